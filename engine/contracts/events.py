@@ -1,0 +1,87 @@
+"""Events: what agents report, what the audit log of an execution holds, what watchers are told.
+
+The wire format that agents in any language write stands in `docs/agent-protocol.md`; decoding it is
+`engine.events.wire`'s job. Times are whole milliseconds since the epoch, UTC.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from engine.contracts.model import Model
+
+
+class AgentEventType(StrEnum):
+    """What an agent may report of a task."""
+
+    TASK_STARTED = "agent.task_started"
+    TASK_PROGRESS = "agent.task_progress"
+    TASK_COMPLETED = "agent.task_completed"
+    TASK_FAILED = "agent.task_failed"
+    TASK_RETURNED = "agent.task_returned"
+    """Not started and given back, because the execution is paused or the agent is stopping."""
+    DISCONNECTED = "agent.disconnected"
+    """A host process is gone; `host_id` names it. Written by the engine's own registry, or by a host that stops."""
+    REGISTERED = "agent.registered"
+    """A host process that can serve the execution has come; written by the registry."""
+
+
+class TaskError(Model):
+    code: str = Field(max_length=100)
+    message: str = ""
+    retryable: bool = True
+
+
+class AgentEvent(Model):
+    """One report about one attempt, or about a host."""
+
+    type: AgentEventType
+    at_ms: int
+    task_id: str = ""
+    agent_id: str = ""
+    epoch: int = 1
+    attempt: int = 0
+    started_at_ms: int | None = Field(None, description="on completed and failed: when the attempt started")
+    result: Any = None
+    result_ref: str | None = Field(None, description="where a large result is stored, instead of `result`")
+    error: TaskError | None = None
+    host_id: str = ""
+
+
+class InboxBatch(Model):
+    """The events of one stream entry, on their way to a workflow."""
+
+    entry_id: str = Field(description='the stream\'s own id, "<ms>-<sequence>"; orders the entries of a partition')
+    partition: int
+    fence: int = Field(description="epoch of the partition's owner; batches of an older owner are dropped")
+    low: str = Field(description="no entry of this execution below this id is unacknowledged")
+    events: tuple[AgentEvent, ...]
+
+
+class AuditEventType(StrEnum):
+    """Facts of one execution, in the audit log and on the streams."""
+
+    EXECUTION_STARTED = "workflow.execution_started"
+    STATUS_CHANGED = "workflow.status_changed"
+    CHECKPOINT_CREATED = "workflow.checkpoint_created"
+    TASK_ASSIGNED = "agent.task_assigned"
+    TASK_STARTED = "agent.task_started"
+    TASK_COMPLETED = "task.completed"
+    TASK_RETURNED = "task.returned"
+    TASK_SKIPPED = "task.skipped"
+    TASK_CANCELLED = "task.cancelled"
+    RETRY_SCHEDULED = "task.retry_scheduled"
+    AGENT_BOUND = "agent.bound"
+    AGENT_DISCONNECTED = "agent.disconnected"
+    LATE_RESULT_REFUSED = "task.late_result_refused"
+    RESUMED_FROM_CHECKPOINT = "workflow.resumed_from_checkpoint"
+    ERROR_OCCURRED = "error.occurred"
+
+
+class AuditEvent(Model):
+    """A fact that a tick commits. `sequence` and `recorded_at` are given by the database."""
+
+    type: AuditEventType
+    at_ms: int
+    payload: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,252 @@
+"""What passes between a running workflow and its activities: the input, the tick and its outcome.
+
+A tick is the unit of durability. The workflow proposes a `Delta`; one transaction journals it; what the
+journal holds is what the workflow applies. Deltas are self-contained: applying the journal's deltas in order
+to the initial state gives the present state, whatever was in whose inbox.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from engine.contracts.definition import RetryPolicy
+from engine.contracts.events import AuditEvent, InboxBatch
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.model import Model
+
+
+class KernelTask(Model):
+    """What the kernel must know of a task. Its input stays in PostgreSQL until it is dispatched."""
+
+    id: str
+    role: str
+    deps: tuple[int, ...] = Field((), description="indexes into the plan's tasks; always smaller than its own")
+    slack_ms: int = 0
+    estimate_ms: int = 1000
+    timeout_ms: int = 300_000
+    retry: RetryPolicy
+    alone: bool = False
+    on_failure: Literal["fail_fast", "finish_branches"] | None = None
+
+
+class KernelRole(Model):
+    type: str
+    count: int
+    capabilities: tuple[str, ...] = ()
+
+
+class KernelPlan(Model):
+    """The plan in the form that the kernel runs, in topological order."""
+
+    tasks: tuple[KernelTask, ...]
+    roles: dict[str, KernelRole]
+    on_failure: Literal["fail_fast", "finish_branches"] = "fail_fast"
+
+
+class AgentBinding(Model):
+    """A logical agent and the host process that serves it at present."""
+
+    agent_id: str
+    role: str
+    host_id: str | None = None
+    slots: int = Field(1, description="tasks that it does at once")
+
+
+class Attempt(Model):
+    """An attempt of a task. Results count only for the current (epoch, task, attempt)."""
+
+    task_id: str
+    agent_id: str
+    attempt: int
+
+
+class Started(Model):
+    task_id: str
+    attempt: int
+    at_ms: int
+
+
+class Done(Model):
+    task_id: str
+    attempt: int
+    agent_id: str
+    started_at_ms: int
+    at_ms: int
+
+
+class Failed(Model):
+    """The end of an attempt without a result. `retry_at_ms` is None when the task is given up."""
+
+    task_id: str
+    attempt: int
+    agent_id: str
+    code: str
+    message: str
+    at_ms: int
+    retry_at_ms: int | None = None
+    blamed: bool = Field(True, description="false when the agent was lost: counts as a loss, not as a failure")
+
+
+class TerminalError(Model):
+    """`error_details` of a failed execution."""
+
+    error_code: str
+    error_message: str
+    failed_task: str | None = None
+    compensation_status: str = "not_required"
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Checkpoint(Model):
+    """A named point to resume from: which tasks were done, and which were in flight."""
+
+    checkpoint_id: str
+    reason: Literal["pause", "interval", "requested"]
+    completed: tuple[str, ...]
+    in_flight: tuple[Attempt, ...] = ()
+
+
+class Rewind(Model):
+    """Resumption from an earlier checkpoint: these tasks run again, in the next epoch."""
+
+    checkpoint_id: str
+    epoch: int
+    tasks: tuple[str, ...]
+
+
+class Delta(Model):
+    """All that one tick changes. Order of application: as the fields stand here."""
+
+    tick: int
+    at_ms: int
+    consumed: tuple[str, ...] = Field((), description="stream entries consumed by this tick")
+    low: str = Field("0-0", description="entries below this need not be remembered any more")
+    fence: int = 0
+    rewind: Rewind | None = None
+    bound: tuple[AgentBinding, ...] = ()
+    gone: tuple[str, ...] = Field((), description="agents whose host is lost")
+    started: tuple[Started, ...] = ()
+    done: tuple[Done, ...] = ()
+    failed: tuple[Failed, ...] = ()
+    returned: tuple[Attempt, ...] = Field((), description="given back unstarted: ready again, same failure count")
+    retried: tuple[str, ...] = Field((), description="whose retry delay is over: ready again")
+    skipped: tuple[str, ...] = ()
+    cancelled: tuple[str, ...] = ()
+    assigned: tuple[Attempt, ...] = ()
+    resent: tuple[Attempt, ...] = ()
+    checkpoint: Checkpoint | None = None
+    status: ExecutionStatus | None = None
+    error: TerminalError | None = None
+    control_seen: str | None = Field(None, description="id of the control request that this tick obeyed")
+
+
+class TaskResult(Model):
+    """The result of a completed attempt, on its way to the read model. Not part of the workflow's state."""
+
+    task_id: str
+    attempt: int
+    result: Any = None
+    result_ref: str | None = None
+
+
+class Metrics(Model):
+    """Running totals, written with each tick into the read model."""
+
+    tasks_completed: int = 0
+    tasks_failed: int = 0
+    tasks_running: int = 0
+    idle_ms: int = Field(0, description="time in which no task ran although the execution was not paused")
+    paused_ms: int = 0
+
+
+class TickProposal(Model):
+    """The argument of the `commit_tick` local activity."""
+
+    tenant: str
+    execution_id: str
+    workflow_id: str
+    trace_id: str
+    tick: int
+    base_tick: int = Field(description="last tick that was in Temporal's history when this workflow task began")
+    epoch: int
+    partition: int
+    delta: Delta
+    results: tuple[TaskResult, ...] = ()
+    audit: tuple[AuditEvent, ...] = ()
+    metrics: Metrics = Metrics()
+    current_phase: str | None = None
+    linger_ms: int = Field(0, description="how long to wait for results after the commit; 0 not at all")
+
+
+class Control(Model):
+    """What the API last asked of the execution; None when nothing is asked."""
+
+    request_id: str
+    action: Literal["pause", "resume", "cancel", "checkpoint"]
+    checkpoint_id: str | None = None
+    reason: str | None = None
+
+
+class TickOutcome(Model):
+    """What the journal holds from the proposed tick onward, and what has arrived since."""
+
+    ticks: tuple[Delta, ...]
+    control: Control | None = None
+    events: tuple[InboxBatch, ...] = ()
+    more: bool = Field(False, description="further ticks are stored: ask again for the next one")
+    now_ms: int
+
+
+class BindRequest(Model):
+    tenant: str
+    execution_id: str
+    roles: dict[str, KernelRole]
+    agent_ids: tuple[str, ...] | None = Field(None, description="only these; None for all")
+    wait_seconds: float = 0.0
+
+
+class BindResult(Model):
+    bindings: tuple[AgentBinding, ...]
+    missing: tuple[str, ...] = Field((), description="agents for which no host is there")
+
+
+class CheckpointRequest(Model):
+    tenant: str
+    execution_id: str
+    checkpoint_id: str
+
+
+class Carry(Model):
+    """What continue-as-new hands to the next run. `state_version` guards its meaning."""
+
+    state_version: int = 1
+    state: dict[str, Any]
+    inbox: tuple[InboxBatch, ...] = ()
+
+
+class ExecutionInput(Model):
+    """The argument of every pattern's workflow."""
+
+    tenant: str
+    execution_id: str
+    workflow_id: str
+    workflow_name: str
+    pattern: str
+    pattern_config: dict[str, Any] = Field(default_factory=dict)
+    plan: KernelPlan
+    partition: int
+    trace_id: str
+    timeout_ms: int
+    checkpoint_interval_ms: int
+    pause_grace_ms: int
+    started_at_ms: int
+    carry: Carry | None = None
+
+
+class ExecutionOutcome(Model):
+    """The result of every pattern's workflow, as the Temporal UI shows it."""
+
+    status: ExecutionStatus
+    tasks_completed: int
+    tasks_failed: int
+    error: TerminalError | None = None

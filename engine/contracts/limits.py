@@ -1,0 +1,53 @@
+"""The engine's fixed limits. Operators may lower or raise most of them in `engine.settings`.
+
+They stand here, below everything, because models, planner, kernel and gateway all check against them.
+"""
+
+from typing import Final
+
+TASKS_MAX: Final = 10_000
+"""Tasks in one definition."""
+
+AGENTS_MAX: Final = 10_000
+"""Logical agent instances in one definition (the sum of `count` over its roles)."""
+
+REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
+"""Body of one HTTP request."""
+
+BATCH_REQUESTS_MAX: Final = 100
+"""Calls in one JSON-RPC batch."""
+
+NAME_LENGTH_MAX: Final = 255
+VERSION_LENGTH_MAX: Final = 50
+NAME_PATTERN: Final = r"^[a-zA-Z0-9_-]+$"
+VERSION_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._+-]*$"
+TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+
+PAGE_SIZE_DEFAULT: Final = 100
+PAGE_SIZE_MAX: Final = 1_000
+
+ATTEMPTS_DEFAULT: Final = 4
+"""Attempts of a task: the first and retries after 1, 2 and 4 s."""
+
+ATTEMPTS_MAX: Final = 100
+RETRY_DELAY_MAX_SECONDS: Final = 60.0
+TASK_TIMEOUT_DEFAULT_SECONDS: Final = 300
+TASK_TIMEOUT_MAX_SECONDS: Final = 7 * 24 * 3600
+EXECUTION_TIMEOUT_DEFAULT_SECONDS: Final = 3600
+EXECUTION_TIMEOUT_MAX_SECONDS: Final = 30 * 24 * 3600
+CHECKPOINT_INTERVAL_DEFAULT_SECONDS: Final = 300
+
+TASK_LOSSES_MAX: Final = 5
+"""Times a task may lose its agent before it fails: a task that kills its agents must not do so for ever."""
+
+RESULT_INLINE_BYTES_MAX: Final = 4 * 1024
+"""A task's result above this travels to workflows by reference."""
+
+RESULT_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A task's result above this is refused: the attempt fails with RESULT_TOO_LARGE."""
+
+SIGNAL_BYTES_MAX: Final = 256 * 1024
+SIGNALS_UNCOVERED_MAX: Final = 16
+SIGNALS_UNCOVERED_BYTES_MAX: Final = 1024 * 1024
+
+ERROR_MESSAGE_LENGTH_MAX: Final = 2_000

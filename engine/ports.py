@@ -1,0 +1,243 @@
+"""What the engine needs of the world, as protocols. Implementations live in the packages named beside each.
+
+Every method is tenant-scoped by its first argument; "not the caller's" and "not there" are the same
+`NotFoundError`. Methods raise `engine.errors` only: drivers' errors are wrapped where they arise.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import Control, Delta, ExecutionInput, TickProposal
+from engine.contracts.model import Model
+from engine.contracts.plan import Plan
+from engine.contracts.views import (
+    CheckpointView,
+    ExecutionEvent,
+    ExecutionSummary,
+    ExecutionView,
+    OperationRecord,
+    Page,
+    TaskProgress,
+    WorkflowDetail,
+    WorkflowSummary,
+)
+
+
+class DefinitionStore(Protocol):
+    """Definitions with their plans. Implemented by `engine.postgres.definitions`."""
+
+    async def create(
+        self, tenant: str, definition: dict[str, Any], content_hash: str, plan: Plan, created_by: str
+    ) -> tuple[UUID, bool]:
+        """Store it; returns (workflow_id, created). The same name, version and content answers the same id.
+
+        Raises InvalidDefinitionError when other content stands under that name and version.
+        """
+        ...
+
+    async def get(self, tenant: str, workflow_id: UUID) -> WorkflowDetail: ...
+
+    async def get_plan(self, tenant: str, workflow_id: UUID) -> Plan: ...
+
+    async def list(
+        self, tenant: str, *, limit: int, page_token: str | None, name: str | None = None, pattern: str | None = None
+    ) -> Page[WorkflowSummary]: ...
+
+    async def delete(self, tenant: str, workflow_id: UUID) -> None:
+        """Soft: running history keeps its definition. Raises AlreadyExecutingError while one is open."""
+        ...
+
+
+class PlannedExecution(Model):
+    """The row that is there before Temporal hears of the execution."""
+
+    execution_id: UUID
+    workflow_id: UUID
+    status: ExecutionStatus
+    created: bool
+    started_at: datetime
+
+
+class Committed(Model):
+    """What the journal answers to a tick."""
+
+    ticks: tuple[Delta, ...]
+    own: bool
+    """True when the first of `ticks` is the proposal itself, stored just now."""
+    more: bool
+    control: Control | None
+    last_sequence: int
+    stored_texts: tuple[str, ...] = ()
+    now_ms: int
+
+
+class ExecutionStore(Protocol):
+    """Executions: the read model and what the API asks of them. Implemented by `engine.postgres.executions`."""
+
+    async def insert_planning(
+        self, tenant: str, launch: ExecutionInput, input_data: dict[str, Any], options: dict[str, Any], actor: str,
+        *, allow_concurrent: bool, request_hash: str | None
+    ) -> PlannedExecution:
+        """Insert the `planning` row and its first audit event, or find the one with that id (created=False).
+
+        Raises AlreadyExecutingError (an open execution of the workflow), IdempotencyConflictError (the same id with
+        another `request_hash`), NotFoundError (no such workflow).
+        """
+        ...
+
+    async def status(self, tenant: str, execution_id: UUID, *, include_tasks: bool = True) -> ExecutionView: ...
+
+    async def list(
+        self, tenant: str, *, limit: int, page_token: str | None, status: str | None = None,
+        workflow_id: UUID | None = None
+    ) -> Page[ExecutionSummary]: ...
+
+    async def tasks(
+        self, tenant: str, execution_id: UUID, *, limit: int, page_token: str | None, state: str | None = None
+    ) -> Page[TaskProgress]: ...
+
+    async def events(
+        self, tenant: str, execution_id: UUID, *, after_sequence: int, limit: int
+    ) -> tuple[Sequence[ExecutionEvent], bool]:
+        """Audit events with a greater sequence, in order, and whether there are more."""
+        ...
+
+    async def checkpoints(
+        self, tenant: str, execution_id: UUID, *, limit: int, page_token: str | None
+    ) -> Page[CheckpointView]: ...
+
+    async def checkpoint(self, tenant: str, execution_id: UUID, checkpoint_id: UUID) -> CheckpointView:
+        """Raises CheckpointNotFoundError."""
+        ...
+
+    async def request_control(self, tenant: str, execution_id: UUID, control: Control) -> ExecutionStatus:
+        """Write the control row; returns the present status. The same request_id twice is one request.
+
+        Raises InvalidTransitionError when the present status forbids the action.
+        """
+        ...
+
+    async def close_from_outside(
+        self, tenant: str, execution_id: UUID, status: ExecutionStatus, code: str, message: str
+    ) -> bool:
+        """Close an execution whose Temporal run ended without its own last tick (terminated, failed). True if done."""
+        ...
+
+
+class Journal(Protocol):
+    """The tick journal. Implemented by `engine.postgres.journal`."""
+
+    async def commit(self, proposal: TickProposal) -> Committed:
+        """One transaction: store the tick if it is the next one, with audit and read model; answer what is stored."""
+        ...
+
+    async def load_stream_writes(self, tenant: str, execution_id: UUID, ticks: Sequence[int]) -> Sequence[Delta]: ...
+
+
+class StoredBody(Model):
+    """What dispatch needs of one execution, beside the plan: immutable, cached by execution."""
+
+    execution_id: str
+    workflow_id: str
+    input_data: dict[str, Any]
+    definition: dict[str, Any]
+    trace_id: str
+
+
+class DispatchStore(Protocol):
+    """Bodies of tasks and results of their dependencies. Implemented by `engine.postgres.dispatch`."""
+
+    async def body(self, tenant: str, execution_id: UUID) -> StoredBody: ...
+
+    async def results(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> dict[str, Any]:
+        """Results by task id, references resolved."""
+        ...
+
+    async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str:
+        """Store a large JSON document; returns its reference, a content hash. Idempotent."""
+        ...
+
+
+class OpenExecution(Model):
+    """An execution that the reconciler looks after."""
+
+    tenant: str
+    execution_id: UUID
+    status: ExecutionStatus
+    last_tick: int
+    base_tick: int
+    updated_at: datetime
+    launch: dict[str, Any] | None = None
+
+
+class MaintenanceStore(Protocol):
+    """Across tenants, as the maintenance role. Implemented by `engine.postgres.maintenance`."""
+
+    async def unlaunched(self, older_than_seconds: float, limit: int) -> Sequence[OpenExecution]:
+        """`planning` rows with no tick, with `launch`: Temporal may not have heard of them."""
+        ...
+
+    async def behind(self, quiet_seconds: float, limit: int) -> Sequence[OpenExecution]:
+        """Open executions whose journal is ahead of what Temporal's history held, and quiet for that long."""
+        ...
+
+    async def open_executions(self, after: UUID | None, limit: int) -> Sequence[OpenExecution]: ...
+
+    async def executions_using_host(self, tenant: str, host_id: str) -> Sequence[UUID]: ...
+
+    async def executions_missing_hosts(self, tenant: str, agent_type: str) -> Sequence[UUID]: ...
+
+    async def is_closed(self, tenant: str, execution_id: UUID) -> bool | None:
+        """None when there is no such execution."""
+        ...
+
+    async def write_progress(
+        self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]
+    ) -> None:
+        """Coalesced progress: (execution, task, attempt, 0.0 to 1.0). Only running attempts take it."""
+        ...
+
+    def leader(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """A session-level advisory lock: True for the one process that holds it."""
+        ...
+
+
+class OperationLog(Protocol):
+    """The audit log of operations. Implemented by `engine.postgres.operations`."""
+
+    async def record(self, tenant: str, operation: OperationRecord) -> None: ...
+
+    async def list(
+        self, tenant: str, *, limit: int, page_token: str | None
+    ) -> Page[dict[str, Any]]: ...
+
+
+class Launcher(Protocol):
+    """Temporal, as far as the engine steers executions through it. Implemented by `engine.temporal.launcher`."""
+
+    async def launch(self, launch: ExecutionInput) -> None:
+        """Start the pattern's workflow; does nothing when that id was started before."""
+        ...
+
+    async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:
+        """Raises NotFoundError when no such run is open; UnavailableError when Temporal does not answer."""
+        ...
+
+    async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
+        """How Temporal says it ended; None while it runs. Raises NotFoundError when Temporal has no such id."""
+        ...
+
+
+class ExecutionFeed(Protocol):
+    """Nudges: something was committed for this execution. Implemented by `engine.events.feed`.
+
+    A nudge carries no fact: the reader asks the store what is new, so that a lost nudge only costs time.
+    """
+
+    def subscribe(self, tenant: str, execution_id: UUID) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
+        """Yields `{"sequence": n}` after commits and `{"progress": {...}}` for progress; may drop either."""
+        ...
