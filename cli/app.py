@@ -1,0 +1,5 @@
+"""The `orchestrator` command."""
+
+
+def main() -> None:
+    raise SystemExit("not built yet")

@@ -1,0 +1,87 @@
+"""Settings from the environment, a `.env` file or `*_FILE` secrets.
+
+The four addresses have the names that everybody uses (`DATABASE_URL`, `REDIS_URL`, `TEMPORAL_ADDRESS`,
+`TEMPORAL_NAMESPACE`); all else has the prefix `ORCHESTRATOR_`. Nothing is read at import: composition roots call
+`Settings()`.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from engine.contracts import limits
+
+
+class Settings(BaseSettings):
+    """All settings of every role. A role uses what it needs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ORCHESTRATOR_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # Servers
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://orchestrator_app@127.0.0.1:5432/orchestrator"),
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+    )
+    database_maintenance_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("DATABASE_MAINTENANCE_URL", "database_maintenance_url")
+    )
+    """A login of its own for the reconciler; without it, `database_url` with SET ROLE orchestrator_maintenance."""
+    database_owner_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("DATABASE_OWNER_URL", "database_owner_url")
+    )
+    """Who owns the tables; only `migrate` uses it."""
+    database_pool_max: int = Field(16, ge=2, le=500)
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), validation_alias=AliasChoices("REDIS_URL", "redis_url")
+    )
+    temporal_address: str = Field(
+        "127.0.0.1:7233", validation_alias=AliasChoices("TEMPORAL_ADDRESS", "temporal_address")
+    )
+    temporal_namespace: str = Field(
+        "default", validation_alias=AliasChoices("TEMPORAL_NAMESPACE", "temporal_namespace")
+    )
+    temporal_ui_url: str | None = None
+    task_queue: str = "orchestrator"
+
+    # Gateway
+    host: str = "127.0.0.1"
+    port: int = Field(8002, ge=0, le=65535)
+    public_url: str | None = None
+    """The address in answers' URLs; the request's own when absent."""
+    request_bytes_max: int = limits.REQUEST_BYTES_MAX
+    batch_requests_max: int = limits.BATCH_REQUESTS_MAX
+    requests_per_minute: int = Field(1000, ge=0)
+    """Per client address; 0 is no limit."""
+    rate_limit_exempt_loopback: bool = False
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    operation_timeout_seconds: float = 30.0
+
+    # Tokens
+    token_key_file: Path | None = None
+    """Ed25519 key, PEM: private where tokens are issued, public is enough to verify."""
+    token_jwks_url: str | None = None
+    token_issuer: str = "orchestrator"
+    token_audience: str = "orchestrator"
+
+    # Agents
+    catalogue_file: Path | None = None
+    event_partitions: int = Field(8, ge=1, le=1024)
+    """Fixed for a deployment: executions remember theirs."""
+    heartbeat_seconds: float = 2.0
+    host_lost_after_seconds: float = 8.0
+    """Four missed heartbeats: a garbage collection or a busy machine costs one or two."""
+    host_start_timeout_seconds: float = 30.0
+    host_idle_seconds: float = 300.0
+
+    # Kernel
+    linger_ms: int = Field(30, ge=0, le=500)
+    resend_after_seconds: float = 10.0
+
+    # Data
+    data_dir: Path = Path(".data")
+    log_level: str = "INFO"
+    log_json: bool = False
