@@ -1,0 +1,1 @@
+"""Temporal: connection, payload conversion, launching and signalling executions."""
