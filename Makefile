@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
+# Trust what the machine trusts, as pip and git do: behind a company's proxy uv's own list is not enough.
+export UV_SYSTEM_CERTS ?= 1
+
 CHECKED := activities benchmarks cli engine examples gateway hooks planner sdk tests worker.py workflows
 CHECKED_PRESENT := $(wildcard $(CHECKED))
 
