@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     token_key_file: Path | None = None
     """Ed25519 key, PEM: private where tokens are issued, public is enough to verify."""
     token_jwks_url: str | None = None
-    token_issuer: str = "orchestrator"
-    token_audience: str = "orchestrator"
+    token_issuer: str = "orchestrator"  # noqa: S105 - a name, not a secret
+    token_audience: str = "orchestrator"  # noqa: S105 - a name, not a secret
 
     # Agents
     catalogue_file: Path | None = None

@@ -71,7 +71,10 @@ class ExecutionOptions(StrictModel):
     )
     allow_concurrent: bool = Field(False, description="lift the limit of one open execution a workflow")
     pause_grace_seconds: int = Field(
-        30, ge=0, le=3600, description="what still runs this long after a pause is given up and will run again"
+        30,
+        ge=0,
+        le=3600,
+        description="what still runs this long after a pause is given up and will run again",
     )
 
 

@@ -124,16 +124,17 @@ class Delta(Model):
     fence: int = 0
     rewind: Rewind | None = None
     bound: tuple[AgentBinding, ...] = ()
-    gone: tuple[str, ...] = Field((), description="agents whose host is lost")
     started: tuple[Started, ...] = ()
     done: tuple[Done, ...] = ()
     failed: tuple[Failed, ...] = ()
+    gone: tuple[str, ...] = Field((), description="agents whose host is lost")
     returned: tuple[Attempt, ...] = Field((), description="given back unstarted: ready again, same failure count")
     retried: tuple[str, ...] = Field((), description="whose retry delay is over: ready again")
     skipped: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     assigned: tuple[Attempt, ...] = ()
     resent: tuple[Attempt, ...] = ()
+    grace_over: bool = Field(False, description="what still ran after the pause's grace was given up")
     checkpoint: Checkpoint | None = None
     status: ExecutionStatus | None = None
     error: TerminalError | None = None
@@ -171,7 +172,11 @@ class TickProposal(Model):
     epoch: int
     partition: int
     delta: Delta
+    acknowledge: tuple[str, ...] = Field(
+        (), description="entries to acknowledge after the commit: consumed, or repeats"
+    )
     results: tuple[TaskResult, ...] = ()
+    cancel: tuple[Attempt, ...] = Field((), description="attempts that no longer count; their agents are told to stop")
     audit: tuple[AuditEvent, ...] = ()
     metrics: Metrics = Metrics()
     current_phase: str | None = None

@@ -1,0 +1,388 @@
+"""What every pattern's workflow does: wait, tick, commit, apply; until the execution is closed.
+
+The workflow decides (through the pure kernel) and activities do. Each tick is one local activity that commits the
+delta to the journal and answers what the journal holds. Local activities run inside the workflow task, so a run of
+fast tasks costs Temporal no round trip a task.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import activity_names
+    from engine.contracts.events import InboxBatch
+    from engine.contracts.execution import ExecutionStatus
+    from engine.contracts.kernel import (
+        BindRequest,
+        BindResult,
+        Carry,
+        Checkpoint,
+        CheckpointRequest,
+        Control,
+        ExecutionInput,
+        ExecutionOutcome,
+        Rewind,
+        TerminalError,
+        TickOutcome,
+        TickProposal,
+    )
+    from workflows.kernel.decide import Decision, decide
+    from workflows.kernel.due import expects_results_soon, next_due_ms
+    from workflows.kernel.inbox import Inbox
+    from workflows.kernel.policy import Policy
+    from workflows.kernel.progress import progress_table, tick_summary
+    from workflows.kernel.state import Phase, RunState
+    from workflows.kernel.transitions import apply_delta
+
+LOCAL_TICK = timedelta(seconds=2)
+LOCAL_RETRIES = RetryPolicy(
+    initial_interval=timedelta(milliseconds=50), maximum_interval=timedelta(milliseconds=200), maximum_attempts=3
+)
+PATIENT_TICK = timedelta(seconds=15)
+PATIENT_RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10))
+"""No limit of attempts: an outage of PostgreSQL is sat out, it fails nobody's execution."""
+
+ALLOCATION_WAIT_SECONDS = 30.0
+CHAINED_MS_MAX = 1_000
+"""After so long without a pause between ticks, the workflow lets signals in."""
+
+HISTORY_EVENTS_MAX = 1_000
+HISTORY_BYTES_MAX = 1024 * 1024
+LINGER_MS = 30
+
+
+class ExecutionWorkflow:
+    """Base of the patterns' workflows. Signal handlers only append; the loop does the rest."""
+
+    def __init__(self, launch: ExecutionInput, policy: Policy) -> None:
+        self._launch = launch
+        self._policy = policy
+        self._state = RunState(launch) if launch.carry is None else RunState.restore(launch, launch.carry.state)
+        self._inbox = Inbox(batches=[] if launch.carry is None else list(launch.carry.inbox))
+        self._asked: list[tuple[str, str | None]] = []
+        self._forced = launch.carry is None
+        self._allocation: asyncio.Task[None] | None = None
+        self._hosts_came = False
+        self._waiting_in_vain = False
+        """The last allocation found no host: the next one waits for news of a new host."""
+        self._timer: asyncio.Task[None] | None = None
+        self._timer_due_ms = 0
+        self._floor_ms = 0
+        self._chain_began_ms = 0
+        self._asks = 0
+        self._error: TerminalError | None = None
+        self._history_length = 0
+        self._base_tick = self._state.tick
+
+    # Signals and queries: synchronous, they append only -----------------------------------------------------
+
+    @workflow.signal
+    def events(self, batches: list[InboxBatch]) -> None:
+        self._inbox.batches.extend(batches)
+
+    @workflow.signal
+    def pause(self, request_id: str | None = None) -> None:
+        """From the API with the id of its control row; from Temporal's own UI or CLI without."""
+        self._asked.append(("pause", request_id))
+
+    @workflow.signal
+    def resume(self, request_id: str | None = None) -> None:
+        self._asked.append(("resume", request_id))
+
+    @workflow.signal
+    def cancel(self, request_id: str | None = None) -> None:
+        self._asked.append(("cancel", request_id))
+
+    @workflow.signal
+    def checkpoint(self, request_id: str | None = None) -> None:
+        self._asked.append(("checkpoint", request_id))
+
+    @workflow.signal
+    def catch_up(self) -> None:
+        """The journal may be ahead of this history: adopt what it holds."""
+        self._forced = True
+
+    @workflow.query
+    def progress(self) -> dict[str, Any]:
+        state = self._state
+        return {
+            "status": state.status.value,
+            "tick": state.tick,
+            "epoch": state.epoch,
+            "completed": state.completed,
+            "failed": state.failed,
+            "total": len(state.tasks),
+            "in_flight": [
+                {"task": state.plan.tasks[i].id, "agent": state.tasks[i].agent_id} for i in sorted(state.in_flight)
+            ],
+        }
+
+    # The loop ------------------------------------------------------------------------------------------------
+
+    async def carry_out(self) -> ExecutionOutcome:
+        """Run to the end. Temporal's own cancellation request becomes an orderly cancel."""
+        loop = asyncio.create_task(self._loop())
+        while True:
+            try:
+                await asyncio.shield(loop)
+                break
+            except asyncio.CancelledError:
+                if loop.done():
+                    raise
+                self._asked.append(("cancel", None))
+        state = self._state
+        return ExecutionOutcome(
+            status=state.status, tasks_completed=state.completed, tasks_failed=state.failed, error=self._error
+        )
+
+    async def _loop(self) -> None:
+        if self._launch.carry is None:
+            await self._bind()
+        while not self._state.closed:
+            await self._wait()
+            await self._listen()
+            await self._tick()
+            if self._may_continue_as_new():
+                await workflow.wait_condition(workflow.all_handlers_finished)
+                self._stop_timer()
+                carry = Carry(state=self._state.snapshot(), inbox=tuple(self._inbox.batches))
+                workflow.continue_as_new(self._launch.model_copy(update={"carry": carry}))
+        self._stop_timer()
+        if self._allocation is not None:
+            self._allocation.cancel()
+
+    def _now_ms(self) -> int:
+        """Never goes back, and moves on within a workflow task with each commit's own time."""
+        self._floor_ms = max(self._floor_ms, int(workflow.now().timestamp() * 1000))
+        return self._floor_ms
+
+    def _has_work(self) -> bool:
+        return bool(self._inbox) or self._forced or bool(self._asked)
+
+    async def _wait(self) -> None:
+        """Until something has come or is due. One timer at most, kept while it is early enough."""
+        if self._has_work():
+            if self._now_ms() - self._chain_began_ms > CHAINED_MS_MAX:
+                await workflow.sleep(timedelta(milliseconds=1), summary="let signals in")
+                self._chain_began_ms = self._now_ms()
+            return
+        due_ms = next_due_ms(self._state)
+        if due_ms is not None and due_ms > self._now_ms():
+            if self._timer is None or self._timer.done() or self._timer_due_ms > due_ms:
+                self._stop_timer()
+                self._timer_due_ms = due_ms
+                self._timer = asyncio.create_task(self._sleep(due_ms - self._now_ms()))
+            timer = self._timer
+            await workflow.wait_condition(lambda: self._has_work() or timer.done())
+        elif due_ms is None:
+            await workflow.wait_condition(self._has_work)
+        self._chain_began_ms = self._now_ms()
+
+    async def _sleep(self, delay_ms: int) -> None:
+        await workflow.sleep(timedelta(milliseconds=delay_ms), summary="next due time")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and not self._timer.done():
+            self._timer.cancel()
+        self._timer = None
+
+    async def _listen(self) -> None:
+        """Turn signals into control requests; and read the checkpoint of a resumption from an earlier one."""
+        if self._asked and self._inbox.control is None:
+            action, request_id = self._asked.pop(0)
+            self._asks += 1
+            control = await self._read_control()
+            if control is None and request_id is None:
+                origin = f"signal-{self._launch.execution_id}-{self._state.tick}-{self._asks}"
+                control = Control.model_validate({"request_id": origin, "action": action})
+            self._take_control(control)
+        control = self._inbox.control
+        if control is not None and control.action == "resume" and self._inbox.rewind is None:
+            wanted = control.checkpoint_id
+            if wanted is not None and wanted != self._state.latest_checkpoint and self._state.paused:
+                self._inbox.rewind = await self._rewind_to(wanted)
+
+    def _take_control(self, control: Control | None) -> None:
+        if control is not None and control.request_id != self._state.control_seen:
+            self._inbox.control = control
+
+    async def _read_control(self) -> Control | None:
+        request = CheckpointRequest(
+            tenant=self._launch.tenant, execution_id=self._launch.execution_id, checkpoint_id=""
+        )
+        found: Control | None = await self._patiently(
+            activity_names.READ_CONTROL, request, Control | None, "what was asked"
+        )
+        return found
+
+    async def _rewind_to(self, checkpoint_id: str) -> Rewind:
+        request = CheckpointRequest(
+            tenant=self._launch.tenant, execution_id=self._launch.execution_id, checkpoint_id=checkpoint_id
+        )
+        point: Checkpoint = await self._patiently(
+            activity_names.LOAD_CHECKPOINT, request, Checkpoint, "the checkpoint to resume from"
+        )
+        kept = set(point.completed)
+        state = self._state
+        again = tuple(
+            task.id
+            for task, run in zip(state.plan.tasks, state.tasks, strict=True)
+            if run.phase is Phase.COMPLETED and task.id not in kept
+        )
+        return Rewind(checkpoint_id=checkpoint_id, epoch=state.epoch + 1, tasks=again)
+
+    async def _tick(self) -> None:
+        taken, self._inbox, self._forced, forced = self._inbox, Inbox(), False, self._forced
+        decision = decide(self._state, self._policy, taken, self._now_ms())
+        if decision.empty and not forced:
+            decision.change.undo.rollback()
+            return
+        outcome = await self._commit(decision)
+        self._floor_ms = max(self._floor_ms, outcome.now_ms)
+        self._adopt(decision, outcome, taken)
+        if not self._state.closed and (
+            self._hosts_came or (decision.needs_hosts and taken.allocation_error is None and not self._waiting_in_vain)
+        ):
+            self._allocate(decision.needs_hosts)
+        self._show(decision)
+
+    def _adopt(self, decision: Decision, outcome: TickOutcome, taken: Inbox) -> None:
+        """Make the state what the journal says. Usually that is what was proposed; then nothing is left to do."""
+        own = bool(outcome.ticks) and outcome.ticks[0] == decision.delta
+        if not own:
+            decision.change.undo.rollback()
+            taken.batches.extend(self._inbox.batches)
+            taken.bindings.extend(self._inbox.bindings)
+            taken.control = self._inbox.control or taken.control
+            self._inbox = taken
+        for delta in outcome.ticks[1:] if own else outcome.ticks:
+            apply_delta(self._state, delta)
+        for delta in outcome.ticks:
+            self._error = delta.error or self._error
+            if delta.bound:
+                self._waiting_in_vain = False
+        self._inbox.batches.extend(outcome.events)
+        self._take_control(outcome.control)
+        self._forced = self._forced or outcome.more or not outcome.ticks
+
+    async def _commit(self, decision: Decision) -> TickOutcome:
+        launch, state = self._launch, self._state
+        length = workflow.info().get_current_history_length()
+        if length != self._history_length:
+            self._history_length, self._base_tick = length, state.tick - 1
+        proposal = TickProposal.model_construct(
+            tenant=launch.tenant,
+            execution_id=launch.execution_id,
+            workflow_id=launch.workflow_id,
+            trace_id=launch.trace_id,
+            tick=state.tick,
+            base_tick=self._base_tick,
+            epoch=state.epoch,
+            partition=launch.partition,
+            delta=decision.delta,
+            acknowledge=tuple(decision.acknowledge),
+            results=tuple(decision.results),
+            cancel=tuple(decision.cancel),
+            audit=tuple(decision.audit),
+            metrics=decision.metrics,
+            current_phase=decision.current_phase,
+            linger_ms=LINGER_MS if expects_results_soon(state, LINGER_MS) and not self._asked else 0,
+        )
+        outcome: TickOutcome = await self._patiently(
+            activity_names.COMMIT_TICK, proposal, TickOutcome, tick_summary(decision.delta)
+        )
+        return outcome
+
+    async def _patiently(self, name: str, argument: Any, answer: Any, summary: str) -> Any:
+        """A local activity; after a few tries a regular one, which waits as long as it takes."""
+        try:
+            return await workflow.execute_local_activity(
+                name,
+                argument,
+                result_type=answer,
+                start_to_close_timeout=LOCAL_TICK,
+                retry_policy=LOCAL_RETRIES,
+                summary=summary,
+            )
+        except ActivityError as error:
+            if getattr(error.cause, "non_retryable", False):
+                raise
+        return await workflow.execute_activity(
+            name,
+            argument,
+            result_type=answer,
+            start_to_close_timeout=PATIENT_TICK,
+            retry_policy=PATIENT_RETRIES,
+            summary=summary,
+        )
+
+    # Agents ----------------------------------------------------------------------------------------------------
+
+    def _bind_request(self, agent_ids: tuple[str, ...] | None, wait_seconds: float) -> BindRequest:
+        return BindRequest(
+            tenant=self._launch.tenant,
+            execution_id=self._launch.execution_id,
+            roles=self._launch.plan.roles,
+            agent_ids=agent_ids,
+            wait_seconds=wait_seconds,
+        )
+
+    async def _bind(self) -> None:
+        """Agents whose hosts are there already are bound before the first tick."""
+        result: BindResult = await self._patiently(
+            activity_names.BIND_AGENTS, self._bind_request(None, 0.0), BindResult, "find hosts for the agents"
+        )
+        self._inbox.bindings.extend(result.bindings)
+
+    def _allocate(self, agent_ids: tuple[str, ...]) -> None:
+        """Have hosts started for these agents, while the execution goes on with the others."""
+        if self._allocation is None or self._allocation.done():
+            self._hosts_came = False
+            self._allocation = asyncio.create_task(self._allocate_now(agent_ids))
+
+    async def _allocate_now(self, agent_ids: tuple[str, ...]) -> None:
+        try:
+            result: BindResult = await workflow.execute_activity(
+                activity_names.ALLOCATE_AGENTS,
+                self._bind_request(agent_ids, ALLOCATION_WAIT_SECONDS),
+                result_type=BindResult,
+                start_to_close_timeout=timedelta(seconds=ALLOCATION_WAIT_SECONDS + 15),
+                heartbeat_timeout=timedelta(seconds=10),
+                retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
+                summary=f"hosts for {len(agent_ids)} agents",
+            )
+        except ActivityError as error:
+            self._inbox.allocation_error = ("RESOURCE_ALLOCATION_FAILED", str(error.cause or error)[:500])
+            return
+        self._inbox.bindings.extend(result.bindings)
+        if result.missing:
+            self._waiting_in_vain = True
+            names = ", ".join(result.missing[:5])
+            self._inbox.allocation_error = (
+                "AGENT_ALLOCATION_TIMEOUT",
+                f"no host came in {ALLOCATION_WAIT_SECONDS:g} s for {len(result.missing)} agents: {names}",
+            )
+
+    # What people see -------------------------------------------------------------------------------------------
+
+    def _show(self, decision: Decision) -> None:
+        if decision.delta.status is not None or decision.delta.done or decision.delta.assigned:
+            workflow.set_current_details(progress_table(self._state))
+
+    def _may_continue_as_new(self) -> bool:
+        info = workflow.info()
+        long = (
+            info.is_continue_as_new_suggested()
+            or info.get_current_history_length() > HISTORY_EVENTS_MAX
+            or info.get_current_history_size() > HISTORY_BYTES_MAX
+        )
+        idle = self._allocation is None or self._allocation.done()
+        return long and idle and not self._state.closed and not self._asked and self._state.status in _CARRIED
+
+
+_CARRIED = (ExecutionStatus.EXECUTING, ExecutionStatus.PAUSED)

@@ -1,0 +1,138 @@
+"""The facts that a tick commits, in causal order, with the payloads that clients see."""
+
+from typing import Any
+
+from engine.contracts.events import AuditEvent, AuditEventType
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import (
+    AgentBinding,
+    Attempt,
+    Checkpoint,
+    Done,
+    Failed,
+    Rewind,
+    TaskResult,
+    TerminalError,
+)
+
+from workflows.kernel.state import RunState
+
+
+class AuditTrail:
+    """Collects one tick's facts."""
+
+    def __init__(self, state: RunState, now_ms: int) -> None:
+        self.state = state
+        self.now_ms = now_ms
+        self.events: list[AuditEvent] = []
+
+    def add(self, kind: AuditEventType, at_ms: int | None = None, **payload: Any) -> None:
+        self.events.append(
+            AuditEvent.model_construct(type=kind, at_ms=self.now_ms if at_ms is None else at_ms, payload=payload)
+        )
+
+    def status_changed(self, previous: ExecutionStatus, new: ExecutionStatus) -> None:
+        self.add(AuditEventType.STATUS_CHANGED, previous_status=previous.value, new_status=new.value)
+
+    def execution_started(self) -> None:
+        launch = self.state.launch
+        self.add(
+            AuditEventType.EXECUTION_STARTED,
+            orchestration_pattern=launch.pattern,
+            workflow_name=launch.workflow_name,
+            tasks_total=len(self.state.tasks),
+            agents_total=len(self.state.agents),
+        )
+
+    def bound(self, binding: AgentBinding) -> None:
+        self.add(AuditEventType.AGENT_BOUND, agent_id=binding.agent_id, role=binding.role, host_id=binding.host_id)
+
+    def host_lost(self, agent_id: str, host_id: str | None) -> None:
+        self.add(AuditEventType.AGENT_DISCONNECTED, agent_id=agent_id, host_id=host_id)
+
+    def assigned(self, attempt: Attempt) -> None:
+        plan = self.state.plan
+        task = plan.tasks[self.state.index[attempt.task_id]]
+        self.add(
+            AuditEventType.TASK_ASSIGNED,
+            task_id=attempt.task_id,
+            agent_id=attempt.agent_id,
+            attempt=attempt.attempt,
+            dependencies=[plan.tasks[d].id for d in task.deps],
+            estimated_duration_seconds=task.estimate_ms / 1000,
+        )
+
+    def started(self, task_id: str, agent_id: str, attempt: int, at_ms: int) -> None:
+        self.add(AuditEventType.TASK_STARTED, at_ms, task_id=task_id, agent_id=agent_id, attempt=attempt)
+
+    def completed(self, item: Done, result: TaskResult) -> None:
+        payload: dict[str, Any] = {
+            "task_id": item.task_id,
+            "agent_id": item.agent_id,
+            "attempt": item.attempt,
+            "status": "success",
+            "duration_seconds": max(item.at_ms - item.started_at_ms, 0) / 1000,
+        }
+        if result.result_ref is None:
+            payload["result"] = result.result
+        else:
+            payload["result_ref"] = result.result_ref
+        self.add(AuditEventType.TASK_COMPLETED, item.at_ms, **payload)
+
+    def failed(self, item: Failed, started_at_ms: int | None) -> None:
+        """An attempt that failed; and when it runs again."""
+        duration_ms = 0 if started_at_ms is None else max(item.at_ms - started_at_ms, 0)
+        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id, "attempt": item.attempt}
+        error = {"code": item.code, "message": item.message}
+        self.add(
+            AuditEventType.TASK_COMPLETED,
+            item.at_ms,
+            **where,
+            status="failed",
+            error=error,
+            duration_seconds=duration_ms / 1000,
+        )
+        if item.retry_at_ms is None:
+            self.add(AuditEventType.ERROR_OCCURRED, error_type=item.code, error_message=item.message, **where)
+        else:
+            self.add(
+                AuditEventType.RETRY_SCHEDULED,
+                task_id=item.task_id,
+                attempt=item.attempt,
+                delay_seconds=max(item.retry_at_ms - self.now_ms, 0) / 1000,
+            )
+
+    def returned(self, attempt: Attempt, reason: str) -> None:
+        self.add(
+            AuditEventType.TASK_RETURNED,
+            task_id=attempt.task_id,
+            agent_id=attempt.agent_id,
+            attempt=attempt.attempt,
+            reason=reason,
+        )
+
+    def task_closed(self, how: str, task_id: str) -> None:
+        kind = AuditEventType.TASK_SKIPPED if how == "skipped" else AuditEventType.TASK_CANCELLED
+        self.add(kind, task_id=task_id)
+
+    def resumed_from(self, item: Rewind) -> None:
+        self.add(
+            AuditEventType.RESUMED_FROM_CHECKPOINT,
+            checkpoint_id=item.checkpoint_id,
+            repeated_tasks=list(item.tasks),
+        )
+
+    def checkpoint(self, item: Checkpoint) -> None:
+        self.add(
+            AuditEventType.CHECKPOINT_CREATED,
+            checkpoint_id=item.checkpoint_id,
+            reason=item.reason,
+            tasks_completed=len(item.completed),
+            in_flight=[attempt.model_dump() for attempt in item.in_flight],
+        )
+
+    def error(self, error: TerminalError) -> None:
+        payload: dict[str, Any] = {"error_type": error.error_code, "error_message": error.error_message}
+        if error.failed_task is not None:
+            payload["task_id"] = error.failed_task
+        self.add(AuditEventType.ERROR_OCCURRED, **payload)

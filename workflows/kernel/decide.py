@@ -1,0 +1,331 @@
+"""One tick: from the state and the inbox to a delta and what goes with it.
+
+The order is fixed, and `apply_delta` follows it: what has come in, what was asked from outside, what is due, what to
+start, whether the execution is over.
+"""
+
+from dataclasses import dataclass
+
+from engine.contracts.events import AuditEvent
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import (
+    Attempt,
+    Checkpoint,
+    Control,
+    Delta,
+    Failed,
+    Metrics,
+    TaskResult,
+    TerminalError,
+)
+
+from workflows.kernel.audit import AuditTrail
+from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
+from workflows.kernel.inbox import Inbox, admit
+from workflows.kernel.policy import Policy
+from workflows.kernel.state import Phase, RunState
+from workflows.kernel.transitions import Transitions
+
+RESENDS_MAX = 1
+"""Assignments repeated to a silent agent before it counts as lost."""
+
+ASSIGNMENTS_PER_TICK_MAX = 2_000
+"""Keeps a commit well under half a second."""
+
+PHASE_NAMES_MAX = 3
+
+
+@dataclass
+class Decision:
+    """What a tick proposes. `change` can take it back."""
+
+    change: Transitions
+    delta: Delta
+    acknowledge: list[str]
+    results: list[TaskResult]
+    cancel: list[Attempt]
+    audit: list[AuditEvent]
+    metrics: Metrics
+    current_phase: str | None
+    needs_hosts: tuple[str, ...]
+    """Agents without a host that have, or may get, work."""
+
+    @property
+    def empty(self) -> bool:
+        """Nothing to store: no field of the delta is set, and nothing to acknowledge."""
+        return not self.change.recorded and not self.acknowledge
+
+
+def decide(state: RunState, policy: Policy, inbox: Inbox, now_ms: int) -> Decision:
+    """Propose the next tick. The state is changed; `Decision.change.undo.rollback()` takes that back."""
+    return _Tick(state, policy, inbox, now_ms).decide()
+
+
+class _Tick:
+    def __init__(self, state: RunState, policy: Policy, inbox: Inbox, now_ms: int) -> None:
+        self.state = state
+        self.policy = policy
+        self.inbox = inbox
+        self.now_ms = now_ms
+        self.change = Transitions(state, now_ms)
+        self.trail = AuditTrail(state, now_ms)
+        self.fold = Fold(self.change, self.trail)
+
+    def decide(self) -> Decision:
+        state, inbox = self.state, self.inbox
+        admitted = admit(state, inbox.batches)
+        if admitted.consumed or admitted.fence != state.fence:
+            self.change.consume(admitted.consumed, admitted.low, admitted.fence)
+        if not state.closed:
+            self._resume_from_earlier()
+            self._open()
+            self.fold.bindings(inbox.bindings)
+            self.fold.events(admitted.events)
+            self._expire()
+            self._obey()
+            self._fail_branches()
+            self._assign()
+            self._conclude()
+        self.change.finish()
+        return Decision(
+            change=self.change,
+            delta=self.change.delta(),
+            acknowledge=admitted.acknowledge,
+            results=self.fold.results,
+            cancel=self.fold.cancel,
+            audit=self.trail.events,
+            metrics=self._metrics(),
+            current_phase=self._phase(),
+            needs_hosts=self._needs_hosts(),
+        )
+
+    def _open(self) -> None:
+        if self.state.status is ExecutionStatus.PLANNING:
+            self.trail.execution_started()
+            self._set_status(ExecutionStatus.EXECUTING)
+
+    def _set_status(self, status: ExecutionStatus) -> None:
+        self.trail.status_changed(self.state.status, status)
+        self.change.set_status(status)
+
+    # What was asked from outside -----------------------------------------------------------------------------
+
+    def _resume_from_earlier(self) -> None:
+        control, rewind = self.inbox.control, self.inbox.rewind
+        if control is None or rewind is None or not self.state.paused:
+            return
+        self._stop_in_flight()
+        self.change.rewind(rewind)
+        self.trail.resumed_from(rewind)
+
+    def _obey(self) -> None:
+        control = self.inbox.control
+        if control is None or control.request_id == self.state.control_seen:
+            return
+        self.change.see_control(control.request_id)
+        if control.action == "pause":
+            self._checkpoint("pause", control)
+            if not self.state.paused:
+                self._set_status(ExecutionStatus.PAUSED)
+        elif control.action == "checkpoint":
+            self._checkpoint("requested", control)
+        elif control.action == "resume" and self.state.paused:
+            self._set_status(ExecutionStatus.EXECUTING)
+        elif control.action == "cancel":
+            self._close(ExecutionStatus.CANCELLED)
+
+    def _checkpoint(self, reason: str, control: Control | None = None) -> None:
+        state = self.state
+        completed = tuple(t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True)
+                          if run.phase is Phase.COMPLETED)  # fmt: skip
+        item = Checkpoint.model_validate(
+            {
+                "checkpoint_id": (control and control.checkpoint_id) or derived_id(state, "checkpoint"),
+                "reason": reason,
+                "completed": completed,
+                "in_flight": tuple(self._attempt(i) for i in sorted(state.in_flight)),
+            }
+        )
+        self.change.checkpoint(item)
+        self.trail.checkpoint(item)
+
+    # What is due ---------------------------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        state, now_ms = self.state, self.now_ms
+        for i in sorted(state.delayed):
+            if state.tasks[i].due_ms <= now_ms:
+                self.change.retry(state.plan.tasks[i].id)
+        for i in sorted(state.in_flight):
+            if i in state.in_flight and state.tasks[i].due_ms <= now_ms:
+                self._overdue(i)
+        if state.paused:
+            if state.grace_due_ms is not None and state.grace_due_ms <= now_ms:
+                self.change.end_grace()
+                self.change.recorded["grace_over"] = True
+                for i in sorted(state.in_flight):
+                    attempt = self._attempt(i)
+                    self.fold.cancel.append(attempt)
+                    self.change.give_back(attempt)
+                    self.trail.returned(attempt, "still running when the pause's grace was over")
+            return
+        if state.deadline_ms <= now_ms:
+            seconds = state.launch.timeout_ms // 1000
+            self._close(
+                ExecutionStatus.FAILED,
+                TerminalError(
+                    error_code="EXECUTION_TIMEOUT",
+                    error_message=f"not done after {seconds} s (execution_options.timeout)",
+                ),
+            )
+        elif state.checkpoint_due_ms <= now_ms and state.completed > state.checkpointed:
+            self._checkpoint("interval")
+
+    def _overdue(self, i: int) -> None:
+        run, task = self.state.tasks[i], self.state.plan.tasks[i]
+        if run.phase is Phase.RUNNING:
+            self.fold.cancel.append(self._attempt(i))
+            self.fold.fail(i, TASK_TIMEOUT, f"not done {task.timeout_ms / 1000:g} s after its start", retryable=True)
+        elif run.resends < RESENDS_MAX or self._is_busy(i):
+            self.change.resend(self._attempt(i))
+        elif run.agent_id is not None:
+            self.fold.lose(self.state.agents[run.agent_id], "it confirmed no assignment")
+
+    def _is_busy(self, i: int) -> bool:
+        """Its agent runs other tasks of ours, so that this one may well be waiting there."""
+        state, agent_id = self.state, self.state.tasks[i].agent_id
+        return any(state.tasks[j].agent_id == agent_id and state.tasks[j].phase is Phase.RUNNING
+                   for j in state.in_flight)  # fmt: skip
+
+    # What follows --------------------------------------------------------------------------------------------
+
+    def _fail_branches(self) -> None:
+        """A task was given up: end the execution, or skip what depends on it."""
+        failed = self.fold.first_failed
+        if failed is None or self.state.closed:
+            return
+        for item in self.change.recorded.get("failed", ()):
+            if item.retry_at_ms is None:
+                i = self.state.index[item.task_id]
+                rule = self.state.plan.tasks[i].on_failure or self.state.plan.on_failure
+                if rule == "fail_fast":
+                    self._close(ExecutionStatus.FAILED, _task_failed(item))
+                    return
+                self._skip_dependents(i)
+
+    def _skip_dependents(self, i: int) -> None:
+        waiting = list(self.state.dependents[i])
+        while waiting:
+            j = waiting.pop()
+            if not self.state.tasks[j].phase.over:
+                self.change.skip(self.state.plan.tasks[j].id)
+                self.trail.task_closed("skipped", self.state.plan.tasks[j].id)
+                waiting.extend(self.state.dependents[j])
+
+    def _assign(self) -> None:
+        state = self.state
+        if state.status is not ExecutionStatus.EXECUTING:
+            return
+        for n, (i, agent_id) in enumerate(self.policy.assignments(state)):
+            if n >= ASSIGNMENTS_PER_TICK_MAX:
+                break
+            attempt = Attempt.model_construct(
+                task_id=state.plan.tasks[i].id, agent_id=agent_id, attempt=state.tasks[i].attempt + 1
+            )
+            self.change.assign(attempt)
+            self.trail.assigned(attempt)
+
+    def _conclude(self) -> None:
+        state = self.state
+        if state.status is not ExecutionStatus.EXECUTING:
+            return
+        if state.open_tasks == 0:
+            if state.failed:
+                self._close(ExecutionStatus.FAILED, self._branches_failed())
+            else:
+                self._close(ExecutionStatus.COMPLETED)
+        elif self.inbox.allocation_error is not None and not state.in_flight and not state.delayed:
+            code, message = self.inbox.allocation_error
+            self._close(ExecutionStatus.FAILED, TerminalError(error_code=code, error_message=message))
+        elif self._stalled():
+            stuck = [t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True) if not run.phase.over]
+            self._close(
+                ExecutionStatus.FAILED,
+                TerminalError(
+                    error_code="STALLED",
+                    error_message=f"nothing runs, nothing is due, and {len(stuck)} tasks are left: "
+                    + ", ".join(stuck[:10]),
+                    details={"tasks": stuck[:1000]},
+                ),
+            )
+
+    def _stalled(self) -> bool:
+        """Nothing in flight, nothing due, nothing ready that a host could still come for."""
+        state = self.state
+        return not (state.in_flight or state.delayed or state.ready_alone or any(state.ready.values()))
+
+    def _branches_failed(self) -> TerminalError:
+        state = self.state
+        failed = [t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True) if run.phase is Phase.FAILED]
+        return TerminalError(
+            error_code="TASKS_FAILED",
+            error_message=f"{len(failed)} tasks failed: " + ", ".join(failed[:10]),
+            failed_task=failed[0],
+            details={"tasks": failed[:1000]},
+        )
+
+    def _close(self, status: ExecutionStatus, error: TerminalError | None = None) -> None:
+        self._stop_in_flight()
+        state = self.state
+        for task, run in zip(state.plan.tasks, state.tasks, strict=True):
+            if not run.phase.over:
+                self.change.cancel(task.id)
+                self.trail.task_closed("cancelled", task.id)
+        if error is not None:
+            self.change.set_error(error)
+            self.trail.error(error)
+        self._set_status(status)
+
+    def _stop_in_flight(self) -> None:
+        self.fold.cancel.extend(self._attempt(i) for i in sorted(self.state.in_flight))
+
+    # What is told --------------------------------------------------------------------------------------------
+
+    def _attempt(self, i: int) -> Attempt:
+        run = self.state.tasks[i]
+        return Attempt.model_construct(
+            task_id=self.state.plan.tasks[i].id, agent_id=run.agent_id or "", attempt=run.attempt
+        )
+
+    def _metrics(self) -> Metrics:
+        state = self.state
+        return Metrics(
+            tasks_completed=state.completed,
+            tasks_failed=state.failed,
+            tasks_running=len(state.in_flight),
+            idle_ms=state.idle_ms,
+            paused_ms=state.paused_ms,
+        )
+
+    def _phase(self) -> str | None:
+        state = self.state
+        names = [state.plan.tasks[i].id for i in sorted(state.in_flight)[:PHASE_NAMES_MAX]]
+        if not names:
+            return None
+        more = len(state.in_flight) - len(names)
+        return ", ".join(names)[:200] + (f" and {more} more" if more else "")
+
+    def _needs_hosts(self) -> tuple[str, ...]:
+        state = self.state
+        if state.closed:
+            return ()
+        return tuple(agent_id for agent_id in sorted(state.agents) if state.agents[agent_id].host_id is None)
+
+
+def _task_failed(item: Failed) -> TerminalError:
+    return TerminalError(
+        error_code="TASK_FAILED",
+        error_message=item.message or f"task {item.task_id} failed with {item.code}",
+        failed_task=item.task_id,
+        details={"code": item.code, "attempts": item.attempt, "agent_id": item.agent_id},
+    )

@@ -1,0 +1,177 @@
+"""Fold what agents report into the state: who started, finished, failed, gave back, vanished."""
+
+from collections.abc import Iterable
+from uuid import NAMESPACE_OID, uuid5
+
+from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
+from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, TaskResult
+from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, TASK_LOSSES_MAX
+
+from workflows.kernel.audit import AuditTrail
+from workflows.kernel.state import AgentRun, Phase, RunState, TaskRun
+from workflows.kernel.transitions import Transitions
+
+AGENT_LOST = "AGENT_LOST"
+TASK_TIMEOUT = "TASK_TIMEOUT"
+
+
+def derived_id(state: RunState, purpose: str) -> str:
+    """A UUID that every replay of this tick computes alike."""
+    return str(uuid5(NAMESPACE_OID, f"{state.launch.execution_id}/{state.tick}/{purpose}"))
+
+
+class Fold:
+    """One tick's reading of the inbox."""
+
+    def __init__(self, change: Transitions, trail: AuditTrail) -> None:
+        self.change = change
+        self.state: RunState = change.state
+        self.trail = trail
+        self.results: list[TaskResult] = []
+        self.cancel: list[Attempt] = []
+        self.first_failed: Failed | None = None
+        self.hosts_came = False
+        self._lost_hosts: list[str] = []
+
+    def bindings(self, bindings: Iterable[AgentBinding]) -> None:
+        for binding in bindings:
+            agent = self.state.agents.get(binding.agent_id)
+            if agent is None or (agent.host_id, agent.slots) == (binding.host_id, binding.slots):
+                continue
+            if agent.host_id is not None and agent.load:
+                continue  # its present host has work of it: it stays until that host is lost
+            self.change.bind(binding)
+            self.trail.bound(binding)
+
+    def events(self, events: Iterable[AgentEvent]) -> None:
+        """In the order in which they came, but that losses of hosts come last: a result beats the news of a death."""
+        for event in events:
+            if event.type is AgentEventType.DISCONNECTED:
+                self._lost_hosts.append(event.host_id)
+            elif event.type is AgentEventType.REGISTERED:
+                self.hosts_came = True
+            else:
+                self._task_event(event)
+        for host_id in self._lost_hosts:
+            for agent_id in sorted(self.state.agents):
+                agent = self.state.agents[agent_id]
+                if agent.host_id == host_id:
+                    self.lose(agent, f"the process {host_id} that served it is gone")
+
+    def lose(self, agent: AgentRun, why: str) -> None:
+        """Its host is gone: what it had in flight runs elsewhere, and it needs another host."""
+        state = self.state
+        for i in sorted(state.in_flight):
+            if state.tasks[i].agent_id == agent.agent_id:
+                self.fail(i, AGENT_LOST, f"agent {agent.agent_id} was lost: {why}", retryable=True, blamed=False)
+        self.trail.host_lost(agent.agent_id, agent.host_id)
+        self.change.lose(agent.agent_id)
+
+    def _task_event(self, event: AgentEvent) -> None:
+        i = self.state.index.get(event.task_id)
+        run = None if i is None else self.state.tasks[i]
+        if i is None or run is None or not self._is_current(run, event):
+            self._refuse(run, event)
+            return
+        at_ms = min(max(event.at_ms, run.assigned_at_ms), self.change.at_ms)
+        if event.type is AgentEventType.TASK_STARTED:
+            if run.phase is Phase.ASSIGNED:
+                self.change.start(Started(task_id=event.task_id, attempt=event.attempt, at_ms=at_ms))
+                self.trail.started(event.task_id, event.agent_id, event.attempt, at_ms)
+        elif event.type is AgentEventType.TASK_COMPLETED:
+            self._complete(run, event, at_ms)
+        elif event.type is AgentEventType.TASK_FAILED:
+            self._note_start(run, event, at_ms)
+            error = event.error or TaskError(code="AGENT_ERROR", message="the agent gave no reason")
+            self.fail(i, error.code, error.message, retryable=error.retryable, at_ms=at_ms)
+        elif event.type is AgentEventType.TASK_RETURNED:
+            attempt = Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt)
+            self.change.give_back(attempt)
+            self.trail.returned(attempt, "not started")
+
+    def _is_current(self, run: TaskRun, event: AgentEvent) -> bool:
+        return (
+            run.phase.in_flight
+            and event.epoch == self.state.epoch
+            and event.attempt == run.attempt
+            and event.agent_id == run.agent_id
+        )
+
+    def _refuse(self, run: TaskRun | None, event: AgentEvent) -> None:
+        """Not the current attempt. A repeat of the report that counted is no news; anything else is audited."""
+        if event.type not in (AgentEventType.TASK_COMPLETED, AgentEventType.TASK_FAILED):
+            return
+        self.cancel.append(Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt))
+        repeat = (
+            run is not None
+            and run.phase is Phase.COMPLETED
+            and (run.attempt, run.agent_id) == (event.attempt, event.agent_id)
+            and event.epoch == self.state.epoch
+        )
+        if not repeat:
+            self.trail.add(
+                AuditEventType.LATE_RESULT_REFUSED,
+                task_id=event.task_id,
+                agent_id=event.agent_id,
+                attempt=event.attempt,
+                attempt_epoch=event.epoch,
+            )
+
+    def _note_start(self, run: TaskRun, event: AgentEvent, at_ms: int) -> int:
+        """Fast tasks report their start with their end. Returns when the attempt started."""
+        if run.phase is Phase.RUNNING:
+            task = self.state.plan.tasks[self.state.index[event.task_id]]
+            return run.due_ms - task.timeout_ms
+        reported_ms = at_ms if event.started_at_ms is None else event.started_at_ms
+        started_at_ms = min(max(reported_ms, run.assigned_at_ms), at_ms)
+        self.trail.started(event.task_id, event.agent_id, event.attempt, started_at_ms)
+        return started_at_ms
+
+    def _complete(self, run: TaskRun, event: AgentEvent, at_ms: int) -> None:
+        started_at_ms = self._note_start(run, event, at_ms)
+        done = Done.model_construct(
+            task_id=event.task_id,
+            attempt=event.attempt,
+            agent_id=event.agent_id,
+            started_at_ms=started_at_ms,
+            at_ms=at_ms,
+        )
+        result = TaskResult.model_construct(
+            task_id=event.task_id, attempt=event.attempt, result=event.result, result_ref=event.result_ref
+        )
+        self.change.complete(done)
+        self.results.append(result)
+        self.trail.completed(done, result)
+
+    def fail(
+        self,
+        i: int,
+        code: str,
+        message: str,
+        *,
+        retryable: bool,
+        blamed: bool = True,
+        at_ms: int | None = None,
+    ) -> None:
+        """End the current attempt of a task in flight; retry it as its policy says, or give it up."""
+        task, run, now_ms = self.state.plan.tasks[i], self.state.tasks[i], self.change.at_ms
+        started_at_ms = run.due_ms - task.timeout_ms if run.phase is Phase.RUNNING else None
+        retry_at_ms: int | None = None
+        if not blamed:
+            retry_at_ms = now_ms if run.losses + 1 < TASK_LOSSES_MAX else None
+        elif retryable and run.failures + 1 < task.retry.max_attempts:
+            retry_at_ms = now_ms + int(task.retry.delay_seconds(run.failures + 1) * 1000)
+        failed = Failed(
+            task_id=task.id,
+            attempt=run.attempt,
+            agent_id=run.agent_id or "",
+            code=code[:100],
+            message=message[:ERROR_MESSAGE_LENGTH_MAX],
+            at_ms=now_ms if at_ms is None else at_ms,
+            retry_at_ms=retry_at_ms,
+            blamed=blamed,
+        )
+        self.change.fail(failed)
+        self.trail.failed(failed, started_at_ms)
+        if retry_at_ms is None and self.first_failed is None:
+            self.first_failed = failed

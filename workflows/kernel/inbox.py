@@ -1,0 +1,63 @@
+"""What has come for an execution since its last tick."""
+
+from dataclasses import dataclass, field
+
+from engine.contracts.events import AgentEvent, InboxBatch
+from engine.contracts.kernel import AgentBinding, Control, Rewind
+
+from workflows.kernel.state import RunState
+from workflows.kernel.transitions import entry_key
+
+
+@dataclass
+class Inbox:
+    """Collected by signal handlers and activities' results; emptied by ticks."""
+
+    batches: list[InboxBatch] = field(default_factory=list)
+    bindings: list[AgentBinding] = field(default_factory=list)
+    control: Control | None = None
+    rewind: Rewind | None = None
+    """Goes with a control request that resumes from an earlier checkpoint."""
+    allocation_error: tuple[str, str] | None = None
+    """Code and message, when no agent could be had for a role that has none."""
+
+    def __bool__(self) -> bool:
+        return bool(self.batches or self.bindings or self.control or self.allocation_error)
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """The part of the inbox's batches that counts."""
+
+    events: list[AgentEvent]
+    consumed: list[str]
+    acknowledge: list[str]
+    low: str
+    fence: int
+
+
+def admit(state: RunState, batches: list[InboxBatch]) -> Admitted:
+    """Drop what an older owner of the partition sent, and what was consumed before.
+
+    Repeats are acknowledged again, since their first acknowledgement may have been lost. What an older owner sent is
+    not: the new owner sends it again.
+    """
+    fence = max((batch.fence for batch in batches), default=state.fence)
+    fence = max(fence, state.fence)
+    low_key = state.low
+    events: list[AgentEvent] = []
+    consumed: dict[str, None] = {}
+    repeats: list[str] = []
+    for batch in batches:
+        if batch.fence < fence:
+            continue
+        low_key = max(low_key, entry_key(batch.low))
+        if batch.entry_id in consumed:
+            continue
+        if batch.entry_id in state.consumed or entry_key(batch.entry_id) < state.low:
+            repeats.append(batch.entry_id)
+            continue
+        consumed[batch.entry_id] = None
+        events.extend(batch.events)
+    new = list(consumed)
+    return Admitted(events, new, new + repeats, f"{low_key[0]}-{low_key[1]}", fence)

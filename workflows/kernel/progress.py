@@ -1,0 +1,43 @@
+"""Words for people who look at a run in Temporal's UI."""
+
+from engine.contracts.kernel import Delta
+from workflows.kernel.state import RunState
+
+NAMES_MAX = 4
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:NAMES_MAX])
+    return shown if len(names) <= NAMES_MAX else f"{shown} and {len(names) - NAMES_MAX} more"
+
+
+def tick_summary(delta: Delta) -> str:
+    """One line, e.g. "tick 3: done a; assigned b, c"."""
+    parts = []
+    if delta.done:
+        parts.append("done " + _names([item.task_id for item in delta.done]))
+    if delta.failed:
+        parts.append("failed " + _names([item.task_id for item in delta.failed]))
+    if delta.gone:
+        parts.append("lost " + _names(list(delta.gone)))
+    if delta.assigned:
+        parts.append("assigned " + _names([item.task_id for item in delta.assigned]))
+    if delta.checkpoint is not None:
+        parts.append(f"checkpoint ({delta.checkpoint.reason})")
+    if delta.status is not None:
+        parts.append(delta.status.value)
+    return f"tick {delta.tick}: " + ("; ".join(parts) or "no change")[:180]
+
+
+def progress_table(state: RunState) -> str:
+    """A Markdown table of roles, and what runs now."""
+    rows = ["| role | agents | bound | running | ready |", "|---|---|---|---|---|"]
+    for role in sorted(state.plan.roles):
+        agents = state.agents_of(role)
+        bound = sum(agent.host_id is not None for agent in agents)
+        running = sum(agent.load for agent in agents)
+        rows.append(f"| {role} | {len(agents)} | {bound} | {running} | {len(state.ready[role])} |")
+    done = f"**{state.status.value}**: {state.completed} of {len(state.tasks)} tasks completed, {state.failed} failed."
+    running_now = [state.plan.tasks[i].id for i in sorted(state.in_flight)]
+    now = f"\n\nRunning: {_names(running_now)}." if running_now else ""
+    return f"{done}{now}\n\n" + "\n".join(rows)

@@ -1,0 +1,225 @@
+"""The state of one running execution, as the kernel sees it.
+
+Changed only through `workflows.kernel.transitions`. All iteration orders are deterministic: lists are sorted,
+dictionaries are read in sorted order wherever the order can show.
+"""
+
+from enum import IntEnum
+from typing import Any
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import ExecutionInput, KernelPlan
+
+PACE_WEIGHT = 0.3
+"""Weight of the newest duration in a role's moving average."""
+
+
+class Phase(IntEnum):
+    """Where a task stands. Stored in snapshots: values never change their meaning."""
+
+    PENDING = 0
+    """Dependencies are not done."""
+    READY = 1
+    DELAYED = 2
+    """Failed, and waiting for its retry."""
+    ASSIGNED = 3
+    """Sent to an agent that has not said that it started."""
+    RUNNING = 4
+    COMPLETED = 5
+    FAILED = 6
+    SKIPPED = 7
+    CANCELLED = 8
+
+    @property
+    def in_flight(self) -> bool:
+        return self in (Phase.ASSIGNED, Phase.RUNNING)
+
+    @property
+    def over(self) -> bool:
+        return self >= Phase.COMPLETED
+
+
+class TaskRun:
+    """The run-time side of one task."""
+
+    __slots__ = (
+        "agent_id",
+        "assigned_at_ms",
+        "attempt",
+        "due_ms",
+        "failures",
+        "losses",
+        "phase",
+        "remaining",
+        "resends",
+    )
+
+    def __init__(self, remaining: int) -> None:
+        self.phase = Phase.PENDING
+        self.remaining = remaining
+        """Dependencies that are not completed."""
+        self.attempt = 0
+        self.failures = 0
+        self.losses = 0
+        self.resends = 0
+        self.agent_id: str | None = None
+        self.assigned_at_ms = 0
+        self.due_ms = 0
+        """DELAYED: when to retry; ASSIGNED: when to send again; RUNNING: when it times out."""
+
+    def to_list(self) -> list[Any]:
+        return [int(self.phase), self.remaining, self.attempt, self.failures, self.losses, self.resends,
+                self.agent_id, self.assigned_at_ms, self.due_ms]  # fmt: skip
+
+    @classmethod
+    def from_list(cls, values: list[Any]) -> "TaskRun":
+        run = cls(values[1])
+        run.phase = Phase(values[0])
+        run.attempt, run.failures, run.losses, run.resends = values[2:6]
+        run.agent_id, run.assigned_at_ms, run.due_ms = values[6:9]
+        return run
+
+
+class AgentRun:
+    """A logical agent: bound to a host process, or (host_id None) waiting for one."""
+
+    __slots__ = ("agent_id", "host_id", "load", "role", "slots")
+
+    def __init__(self, agent_id: str, role: str) -> None:
+        self.agent_id = agent_id
+        self.role = role
+        self.host_id: str | None = None
+        self.slots = 1
+        self.load = 0
+        """Attempts in flight."""
+
+
+class RunState:
+    """Everything that decides what happens next."""
+
+    def __init__(self, launch: ExecutionInput) -> None:
+        plan = launch.plan
+        self.launch = launch
+        self.plan: KernelPlan = plan
+        self.index = {task.id: i for i, task in enumerate(plan.tasks)}
+        self.dependents: list[list[int]] = [[] for _ in plan.tasks]
+        for i, task in enumerate(plan.tasks):
+            for dependency in task.deps:
+                self.dependents[dependency].append(i)
+
+        self.tick = 0
+        self.epoch = 1
+        self.status = ExecutionStatus.PLANNING
+        self.tasks = [TaskRun(len(task.deps)) for task in plan.tasks]
+        self.agents: dict[str, AgentRun] = {}
+        for role, need in sorted(plan.roles.items()):
+            for n in range(1, need.count + 1):
+                agent_id = f"{role}-{n}"
+                self.agents[agent_id] = AgentRun(agent_id, role)
+
+        self.by_role: dict[str, list[AgentRun]] = {role: [] for role in sorted(plan.roles)}
+        for agent in self.agents.values():
+            self.by_role[agent.role].append(agent)
+        self.ready: dict[str, list[tuple[int, int]]] = {role: [] for role in sorted(plan.roles)}
+        """For each role, (slack_ms, index) of its ready tasks, most urgent first."""
+        self.ready_alone: list[tuple[int, int]] = []
+        self.in_flight: dict[int, None] = {}
+        self.delayed: dict[int, None] = {}
+        self.open_tasks = len(plan.tasks)
+        """Tasks that are not over."""
+        self.completed = 0
+        self.failed = 0
+        self.pace_ms: dict[str, float] = {}
+        """For each role, a moving average of how long its tasks take."""
+
+        self.consumed: dict[str, None] = {}
+        self.low = (0, 0)
+        self.fence = 0
+        self.deadline_ms = launch.started_at_ms + launch.timeout_ms
+        self.checkpoint_due_ms = launch.started_at_ms + launch.checkpoint_interval_ms
+        self.checkpointed = 0
+        """`completed` at the last checkpoint: nothing new, no new interval checkpoint."""
+        self.latest_checkpoint: str | None = None
+        self.paused_at_ms: int | None = None
+        self.grace_due_ms: int | None = None
+        self.paused_ms = 0
+        self.idle_ms = 0
+        self.covered_until_ms = launch.started_at_ms
+        """Up to here it is settled whether a task ran."""
+        self.control_seen: str | None = None
+        for run in self.tasks:
+            if run.remaining == 0:
+                run.phase = Phase.READY
+        self.reindex()
+
+    def agents_of(self, role: str) -> list[AgentRun]:
+        """The role's agents, bound or not, in the order of their numbers."""
+        return self.by_role[role]
+
+    @property
+    def paused(self) -> bool:
+        return self.status is ExecutionStatus.PAUSED
+
+    @property
+    def closed(self) -> bool:
+        return self.status.closed
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain JSON from which `restore` makes an equal state. Readers of old snapshots must stay."""
+        return {
+            "tick": self.tick,
+            "epoch": self.epoch,
+            "status": str(self.status),
+            "tasks": [run.to_list() for run in self.tasks],
+            "agents": [[a.agent_id, a.host_id, a.slots] for _, a in sorted(self.agents.items())],
+            "pace_ms": {role: self.pace_ms[role] for role in sorted(self.pace_ms)},
+            "consumed": sorted(self.consumed),
+            "low": list(self.low),
+            "fence": self.fence,
+            "scalars": {name: getattr(self, name) for name in _SCALARS},
+        }
+
+    @classmethod
+    def restore(cls, launch: ExecutionInput, data: dict[str, Any]) -> "RunState":
+        state = cls(launch)
+        state.tick, state.epoch, state.status = data["tick"], data["epoch"], ExecutionStatus(data["status"])
+        state.tasks = [TaskRun.from_list(values) for values in data["tasks"]]
+        for agent_id, host_id, slots in data["agents"]:
+            agent = state.agents[agent_id]
+            agent.host_id, agent.slots = host_id, slots
+        state.pace_ms = dict(data["pace_ms"])
+        state.consumed = dict.fromkeys(data["consumed"])
+        state.low, state.fence = (data["low"][0], data["low"][1]), data["fence"]
+        for name, value in data["scalars"].items():
+            setattr(state, name, value)
+        state.reindex()
+        return state
+
+    def reindex(self) -> None:
+        """Derive the indexes and counts from the tasks' phases."""
+        self.ready = {role: [] for role in sorted(self.plan.roles)}
+        self.ready_alone, self.in_flight, self.delayed = [], {}, {}
+        self.open_tasks = self.completed = self.failed = 0
+        for agent in self.agents.values():
+            agent.load = 0
+        for i, run in enumerate(self.tasks):
+            task = self.plan.tasks[i]
+            if run.phase is Phase.READY:
+                (self.ready_alone if task.alone else self.ready[task.role]).append((task.slack_ms, i))
+            elif run.phase is Phase.DELAYED:
+                self.delayed[i] = None
+            elif run.phase.in_flight:
+                self.in_flight[i] = None
+                if run.agent_id is not None:
+                    self.agents[run.agent_id].load += 1
+            self.open_tasks += not run.phase.over
+            self.completed += run.phase is Phase.COMPLETED
+            self.failed += run.phase is Phase.FAILED
+        for items in (*self.ready.values(), self.ready_alone):
+            items.sort()
+
+
+_SCALARS = (
+    "deadline_ms", "checkpoint_due_ms", "checkpointed", "latest_checkpoint", "paused_at_ms", "grace_due_ms",
+    "paused_ms", "idle_ms", "covered_until_ms", "control_seen",
+)  # fmt: skip

@@ -1,0 +1,318 @@
+"""The only code that changes a `RunState`: one method for each kind of change in a `Delta`.
+
+Deciding calls these methods and so records the delta; applying a stored delta calls them again. Both therefore
+reach the same state, which a property test shows.
+"""
+
+from typing import Any
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import (
+    AgentBinding,
+    Attempt,
+    Checkpoint,
+    Delta,
+    Done,
+    Failed,
+    Rewind,
+    Started,
+    TerminalError,
+)
+
+from workflows.kernel.state import PACE_WEIGHT, Phase, RunState, TaskRun
+from workflows.kernel.undo import UndoLog
+
+RESEND_AFTER_MS = 10_000
+"""An assignment that its agent has not confirmed for so long is sent again."""
+
+
+def entry_key(entry_id: str) -> tuple[int, int]:
+    """A stream entry's id as numbers, for comparing."""
+    ms, _, sequence = entry_id.partition("-")
+    return int(ms), int(sequence or 0)
+
+
+class Transitions:
+    """Changes a state within one tick, remembers how to undo that, and collects the delta's fields."""
+
+    def __init__(self, state: RunState, at_ms: int) -> None:
+        self.state = state
+        self.at_ms = at_ms
+        self.undo = UndoLog()
+        self.recorded: dict[str, Any] = {}
+        self._busy: list[tuple[int, int]] = []
+        self._settle_idle = False
+        self.undo.set(state, "tick", state.tick + 1)
+
+    def _record(self, field: str, item: Any) -> None:
+        self.recorded.setdefault(field, []).append(item)
+
+    # Inbox -------------------------------------------------------------------------------------------------
+
+    def consume(self, entry_ids: list[str], low: str, fence: int) -> None:
+        state = self.state
+        low_key = max(entry_key(low), state.low)
+        kept = [e for e in (*state.consumed, *entry_ids) if entry_key(e) >= low_key]
+        self.undo.set(state, "consumed", dict.fromkeys(kept))
+        self.undo.set(state, "low", low_key)
+        self.undo.set(state, "fence", max(fence, state.fence))
+        self.recorded.update(consumed=entry_ids, low=f"{low_key[0]}-{low_key[1]}", fence=state.fence)
+
+    # Agents ------------------------------------------------------------------------------------------------
+
+    def bind(self, binding: AgentBinding) -> None:
+        agent = self.state.agents[binding.agent_id]
+        self.undo.set(agent, "host_id", binding.host_id)
+        self.undo.set(agent, "slots", binding.slots)
+        self._record("bound", binding)
+
+    def lose(self, agent_id: str) -> None:
+        self.undo.set(self.state.agents[agent_id], "host_id", None)
+        self._record("gone", agent_id)
+
+    # Tasks -------------------------------------------------------------------------------------------------
+
+    def start(self, item: Started) -> None:
+        i = self.state.index[item.task_id]
+        run = self.state.tasks[i]
+        self.undo.set(run, "phase", Phase.RUNNING)
+        self.undo.set(run, "due_ms", item.at_ms + self.state.plan.tasks[i].timeout_ms)
+        self._record("started", item)
+
+    def complete(self, item: Done) -> None:
+        state, undo = self.state, self.undo
+        i = state.index[item.task_id]
+        self._leave_flight(i, Phase.COMPLETED)
+        undo.set(state, "completed", state.completed + 1)
+        self._busy.append((item.started_at_ms, item.at_ms))
+        role = state.plan.tasks[i].role
+        duration_ms, known = max(item.at_ms - item.started_at_ms, 0), state.pace_ms.get(role)
+        pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
+        undo.put(state.pace_ms, role, float(pace_ms))
+        for j in state.dependents[i]:
+            run = state.tasks[j]
+            undo.set(run, "remaining", run.remaining - 1)
+            if run.remaining == 0 and run.phase is Phase.PENDING:
+                self._make_ready(j)
+        self._record("done", item)
+
+    def fail(self, item: Failed) -> None:
+        """End an attempt without a result: retry at once, retry later, or give the task up."""
+        state, undo = self.state, self.undo
+        i = state.index[item.task_id]
+        run = state.tasks[i]
+        counter = "failures" if item.blamed else "losses"
+        undo.set(run, counter, getattr(run, counter) + 1)
+        if item.retry_at_ms is None:
+            self._leave_flight(i, Phase.FAILED)
+            undo.set(state, "failed", state.failed + 1)
+        elif item.retry_at_ms <= self.at_ms:
+            self._leave_flight(i, Phase.READY)
+        else:
+            self._leave_flight(i, Phase.DELAYED)
+            undo.set(run, "due_ms", item.retry_at_ms)
+            undo.put(state.delayed, i, None)
+        self._record("failed", item)
+
+    def give_back(self, attempt: Attempt) -> None:
+        """The attempt is taken back; the task is ready again, without blame."""
+        self._leave_flight(self.state.index[attempt.task_id], Phase.READY)
+        self._record("returned", attempt)
+
+    def retry(self, task_id: str) -> None:
+        i = self.state.index[task_id]
+        self.undo.drop(self.state.delayed, i)
+        self._make_ready(i)
+        self._record("retried", task_id)
+
+    def skip(self, task_id: str) -> None:
+        self._close_task(self.state.index[task_id], Phase.SKIPPED)
+        self._record("skipped", task_id)
+
+    def cancel(self, task_id: str) -> None:
+        self._close_task(self.state.index[task_id], Phase.CANCELLED)
+        self._record("cancelled", task_id)
+
+    def assign(self, attempt: Attempt) -> None:
+        state, undo = self.state, self.undo
+        i = state.index[attempt.task_id]
+        run = state.tasks[i]
+        self._leave_ready(i)
+        undo.set(run, "phase", Phase.ASSIGNED)
+        undo.set(run, "attempt", attempt.attempt)
+        undo.set(run, "agent_id", attempt.agent_id)
+        undo.set(run, "assigned_at_ms", self.at_ms)
+        undo.set(run, "resends", 0)
+        undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+        undo.put(state.in_flight, i, None)
+        agent = state.agents[attempt.agent_id]
+        undo.set(agent, "load", agent.load + 1)
+        self._record("assigned", attempt)
+
+    def resend(self, attempt: Attempt) -> None:
+        run = self.state.tasks[self.state.index[attempt.task_id]]
+        self.undo.set(run, "resends", run.resends + 1)
+        self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+        self._record("resent", attempt)
+
+    # The execution -----------------------------------------------------------------------------------------
+
+    def rewind(self, item: Rewind) -> None:
+        """Go back to a checkpoint: the named tasks and all that was in flight run again, in a new epoch."""
+        state = self.state
+        saved, loads = dict(state.__dict__), {agent_id: a.load for agent_id, a in state.agents.items()}
+        self.undo.on_rollback(lambda: _restore(state, saved, loads))
+        again = {state.index[task_id] for task_id in item.tasks}
+        state.tasks = [TaskRun.from_list(run.to_list()) for run in state.tasks]
+        for i, run in enumerate(state.tasks):
+            if i in again or run.phase is not Phase.COMPLETED:
+                run.phase, run.failures, run.losses, run.agent_id = Phase.PENDING, 0, 0, None
+        for i, run in enumerate(state.tasks):
+            done = (state.tasks[d].phase is Phase.COMPLETED for d in state.plan.tasks[i].deps)
+            run.remaining = sum(not d for d in done)
+            if run.phase is Phase.PENDING and run.remaining == 0:
+                run.phase = Phase.READY
+        state.epoch = item.epoch
+        state.pace_ms = dict(state.pace_ms)
+        state.reindex()
+        self.recorded["rewind"] = item
+
+    def checkpoint(self, item: Checkpoint) -> None:
+        state = self.state
+        self.undo.set(state, "latest_checkpoint", item.checkpoint_id)
+        self.undo.set(state, "checkpointed", state.completed)
+        self.undo.set(state, "checkpoint_due_ms", self.at_ms + state.launch.checkpoint_interval_ms)
+        self.recorded["checkpoint"] = item
+
+    def set_status(self, status: ExecutionStatus) -> None:
+        state, undo = self.state, self.undo
+        if status is ExecutionStatus.PAUSED:
+            undo.set(state, "paused_at_ms", self.at_ms)
+            undo.set(state, "grace_due_ms", self.at_ms + state.launch.pause_grace_ms)
+        elif state.paused_at_ms is not None:
+            paused_ms = max(self.at_ms - state.paused_at_ms, 0)
+            undo.set(state, "paused_ms", state.paused_ms + paused_ms)
+            undo.set(state, "deadline_ms", state.deadline_ms + paused_ms)
+            undo.set(state, "covered_until_ms", max(state.covered_until_ms, self.at_ms))
+            undo.set(state, "paused_at_ms", None)
+            undo.set(state, "grace_due_ms", None)
+        self._settle_idle = status is ExecutionStatus.PAUSED or status.closed
+        undo.set(state, "status", status)
+        self.recorded["status"] = status
+
+    def end_grace(self) -> None:
+        self.undo.set(self.state, "grace_due_ms", None)
+
+    def set_error(self, error: TerminalError) -> None:
+        self.recorded["error"] = error
+
+    def see_control(self, request_id: str) -> None:
+        self.undo.set(self.state, "control_seen", request_id)
+        self.recorded["control_seen"] = request_id
+
+    def delta(self) -> Delta:
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in self.recorded.items()}
+        return Delta.model_construct(
+            _fields_set={"tick", "at_ms", *fields},
+            tick=self.state.tick,
+            at_ms=self.at_ms,
+            **{**_EMPTY, **fields},
+        )
+
+    # Parts -------------------------------------------------------------------------------------------------
+
+    def _make_ready(self, i: int) -> None:
+        self.undo.set(self.state.tasks[i], "phase", Phase.READY)
+        self.undo.insort(self._ready_list(i), (self.state.plan.tasks[i].slack_ms, i))
+
+    def _leave_ready(self, i: int) -> None:
+        self.undo.unsort(self._ready_list(i), (self.state.plan.tasks[i].slack_ms, i))
+
+    def _ready_list(self, i: int) -> list[tuple[int, int]]:
+        task = self.state.plan.tasks[i]
+        return self.state.ready_alone if task.alone else self.state.ready[task.role]
+
+    def _leave_flight(self, i: int, phase: Phase) -> None:
+        state, undo = self.state, self.undo
+        run = state.tasks[i]
+        undo.drop(state.in_flight, i)
+        if run.agent_id is not None and run.phase.in_flight:
+            agent = state.agents[run.agent_id]
+            undo.set(agent, "load", agent.load - 1)
+            if phase is not Phase.COMPLETED:
+                self._busy.append((run.assigned_at_ms, self.at_ms))
+        undo.set(run, "agent_id", run.agent_id if phase is Phase.COMPLETED else None)
+        if phase is Phase.READY:
+            self._make_ready(i)
+            return
+        undo.set(run, "phase", phase)
+        if phase.over:
+            undo.set(state, "open_tasks", state.open_tasks - 1)
+
+    def _close_task(self, i: int, phase: Phase) -> None:
+        """Skip or cancel a task wherever it stands."""
+        run = self.state.tasks[i]
+        if run.phase is Phase.READY:
+            self._leave_ready(i)
+        elif run.phase is Phase.DELAYED:
+            self.undo.drop(self.state.delayed, i)
+        self._leave_flight(i, phase)
+
+    def finish(self) -> None:
+        """Close the tick's books: time in which no task ran is idle, whatever the order of the reports."""
+        state = self.state
+        idle_ms, covered_until_ms = state.idle_ms, state.covered_until_ms
+        if self._settle_idle and not state.in_flight:
+            self._busy.append((self.at_ms, self.at_ms))
+        for started_at_ms, at_ms in sorted(self._busy):
+            idle_ms += max(started_at_ms - covered_until_ms, 0)
+            covered_until_ms = max(covered_until_ms, at_ms)
+        self.undo.set(state, "idle_ms", idle_ms)
+        self.undo.set(state, "covered_until_ms", covered_until_ms)
+
+
+def _restore(state: RunState, saved: dict[str, Any], loads: dict[str, int]) -> None:
+    state.__dict__.update(saved)
+    for agent_id, load in loads.items():
+        state.agents[agent_id].load = load
+
+
+_EMPTY: dict[str, Any] = {
+    name: field.get_default() for name, field in Delta.model_fields.items() if name not in ("tick", "at_ms")
+}
+
+
+def apply_delta(state: RunState, delta: Delta) -> None:
+    """Apply a stored tick. Raises ValueError when it is not the next one."""
+    if delta.tick != state.tick + 1:
+        raise ValueError(f"tick {delta.tick} cannot follow tick {state.tick}")
+    change = Transitions(state, delta.at_ms)
+    if delta.consumed or delta.fence or delta.low != "0-0":
+        change.consume(list(delta.consumed), delta.low, delta.fence)
+    if delta.rewind is not None:
+        change.rewind(delta.rewind)
+    steps: tuple[tuple[Any, Any], ...] = (
+        (delta.bound, change.bind),
+        (delta.started, change.start),
+        (delta.done, change.complete),
+        (delta.failed, change.fail),
+        (delta.gone, change.lose),
+        (delta.returned, change.give_back),
+        (delta.retried, change.retry),
+        (delta.skipped, change.skip),
+        (delta.cancelled, change.cancel),
+        (delta.assigned, change.assign),
+        (delta.resent, change.resend),
+    )
+    if delta.grace_over:
+        change.end_grace()
+    for items, step in steps:
+        for item in items:
+            step(item)
+    if delta.checkpoint is not None:
+        change.checkpoint(delta.checkpoint)
+    if delta.status is not None:
+        change.set_status(delta.status)
+    if delta.control_seen is not None:
+        change.see_control(delta.control_seen)
+    change.finish()

@@ -1,0 +1,63 @@
+"""A log of changes that can be taken back.
+
+The kernel decides by changing the state and recording how to undo it. When the journal holds something else than
+what was proposed, the changes are rolled back and the stored deltas applied instead. This costs far less than
+copying the state of a large execution at every tick, and lets deciding and applying share one code path.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable
+from typing import Any
+
+
+class UndoLog:
+    """Changes in order. Not reusable after `rollback`."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], None]] = []
+
+    def set(self, target: Any, name: str, value: Any) -> None:
+        """Set an attribute."""
+        old = getattr(target, name)
+        if old is value:
+            return
+        setattr(target, name, value)
+        self._steps.append(lambda: setattr(target, name, old))
+
+    def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
+        """Set a key. Undone, a new key is gone again and an old one has its old value, in its old place."""
+        if key in mapping:
+            old = mapping[key]
+            mapping[key] = value
+            self._steps.append(lambda: mapping.__setitem__(key, old))
+        else:
+            mapping[key] = value
+            self._steps.append(lambda: mapping.__delitem__(key))
+
+    def drop(self, mapping: dict[Any, Any], key: Any) -> None:
+        """Delete a key if it is there. Undone, it stands last: such mappings' order has no meaning."""
+        if key in mapping:
+            old = mapping.pop(key)
+            self._steps.append(lambda: mapping.__setitem__(key, old))
+
+    def insort(self, items: list[Any], item: Any) -> None:
+        """Insert into a sorted list of unique items."""
+        insort(items, item)
+        self._steps.append(lambda: items.__delitem__(bisect_left(items, item)))
+
+    def unsort(self, items: list[Any], item: Any) -> None:
+        """Remove from a sorted list of unique items, if it is there."""
+        at = bisect_left(items, item)
+        if at < len(items) and items[at] == item:
+            del items[at]
+            self._steps.append(lambda: insort(items, item))
+
+    def on_rollback(self, step: Callable[[], None]) -> None:
+        self._steps.append(step)
+
+    def rollback(self) -> None:
+        """Take everything back, last change first."""
+        while self._steps:
+            self._steps.pop()()
