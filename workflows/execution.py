@@ -67,7 +67,8 @@ class ExecutionWorkflow:
         self._asked: list[tuple[str, str | None]] = []
         self._forced = launch.carry is None
         self._allocation: asyncio.Task[None] | None = None
-        self._hosts_came = False
+        self._allocation_error: tuple[str, str] | None = None
+        self._hosts_news = False
         self._waiting_in_vain = False
         """The last allocation found no host: the next one waits for news of a new host."""
         self._timer: asyncio.Task[None] | None = None
@@ -162,7 +163,7 @@ class ExecutionWorkflow:
         return self._floor_ms
 
     def _has_work(self) -> bool:
-        return bool(self._inbox) or self._forced or bool(self._asked)
+        return bool(self._inbox) or self._forced or self._hosts_news or bool(self._asked)
 
     async def _wait(self) -> None:
         """Until something has come or is due. One timer at most, kept while it is early enough."""
@@ -238,6 +239,7 @@ class ExecutionWorkflow:
 
     async def _tick(self) -> None:
         taken, self._inbox, self._forced, forced = self._inbox, Inbox(), False, self._forced
+        taken.allocation_error, self._hosts_news = self._allocation_error, False
         decision = decide(self._state, self._policy, taken, self._now_ms())
         if decision.empty and not forced:
             decision.change.undo.rollback()
@@ -245,10 +247,11 @@ class ExecutionWorkflow:
         outcome = await self._commit(decision)
         self._floor_ms = max(self._floor_ms, outcome.now_ms)
         self._adopt(decision, outcome, taken)
-        if not self._state.closed and (
-            self._hosts_came or (decision.needs_hosts and taken.allocation_error is None and not self._waiting_in_vain)
-        ):
-            self._allocate(decision.needs_hosts)
+        if decision.hosts_came:
+            self._waiting_in_vain = False
+        unbound = self._state.unbound_agents()
+        if unbound and not self._state.closed and not self._waiting_in_vain:
+            self._allocate(unbound)
         self._show(decision)
 
     def _adopt(self, decision: Decision, outcome: TickOutcome, taken: Inbox) -> None:
@@ -265,7 +268,7 @@ class ExecutionWorkflow:
         for delta in outcome.ticks:
             self._error = delta.error or self._error
             if delta.bound:
-                self._waiting_in_vain = False
+                self._allocation_error = None
         self._inbox.batches.extend(outcome.events)
         self._take_control(outcome.control)
         self._forced = self._forced or outcome.more or not outcome.ticks
@@ -342,7 +345,6 @@ class ExecutionWorkflow:
     def _allocate(self, agent_ids: tuple[str, ...]) -> None:
         """Have hosts started for these agents, while the execution goes on with the others."""
         if self._allocation is None or self._allocation.done():
-            self._hosts_came = False
             self._allocation = asyncio.create_task(self._allocate_now(agent_ids))
 
     async def _allocate_now(self, agent_ids: tuple[str, ...]) -> None:
@@ -357,13 +359,14 @@ class ExecutionWorkflow:
                 summary=f"hosts for {len(agent_ids)} agents",
             )
         except ActivityError as error:
-            self._inbox.allocation_error = ("RESOURCE_ALLOCATION_FAILED", str(error.cause or error)[:500])
+            self._allocation_error = ("RESOURCE_ALLOCATION_FAILED", str(error.cause or error)[:500])
+            self._hosts_news = self._waiting_in_vain = True
             return
         self._inbox.bindings.extend(result.bindings)
         if result.missing:
-            self._waiting_in_vain = True
+            self._hosts_news = self._waiting_in_vain = True
             names = ", ".join(result.missing[:5])
-            self._inbox.allocation_error = (
+            self._allocation_error = (
                 "AGENT_ALLOCATION_TIMEOUT",
                 f"no host came in {ALLOCATION_WAIT_SECONDS:g} s for {len(result.missing)} agents: {names}",
             )

@@ -14,7 +14,6 @@ from engine.contracts.kernel import (
     TaskResult,
     TerminalError,
 )
-
 from workflows.kernel.state import RunState
 
 

@@ -18,7 +18,6 @@ from engine.contracts.kernel import (
     TaskResult,
     TerminalError,
 )
-
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
 from workflows.kernel.inbox import Inbox, admit
@@ -47,8 +46,8 @@ class Decision:
     audit: list[AuditEvent]
     metrics: Metrics
     current_phase: str | None
-    needs_hosts: tuple[str, ...]
-    """Agents without a host that have, or may get, work."""
+    hosts_came: bool
+    """A host was registered that may serve agents which have none."""
 
     @property
     def empty(self) -> bool:
@@ -96,7 +95,7 @@ class _Tick:
             audit=self.trail.events,
             metrics=self._metrics(),
             current_phase=self._phase(),
-            needs_hosts=self._needs_hosts(),
+            hosts_came=self.fold.hosts_came,
         )
 
     def _open(self) -> None:
@@ -314,12 +313,6 @@ class _Tick:
             return None
         more = len(state.in_flight) - len(names)
         return ", ".join(names)[:200] + (f" and {more} more" if more else "")
-
-    def _needs_hosts(self) -> tuple[str, ...]:
-        state = self.state
-        if state.closed:
-            return ()
-        return tuple(agent_id for agent_id in sorted(state.agents) if state.agents[agent_id].host_id is None)
 
 
 def _task_failed(item: Failed) -> TerminalError:

@@ -6,7 +6,6 @@ from uuid import NAMESPACE_OID, uuid5
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
 from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, TaskResult
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, TASK_LOSSES_MAX
-
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.state import AgentRun, Phase, RunState, TaskRun
 from workflows.kernel.transitions import Transitions

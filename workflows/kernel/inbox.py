@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from engine.contracts.events import AgentEvent, InboxBatch
 from engine.contracts.kernel import AgentBinding, Control, Rewind
-
 from workflows.kernel.state import RunState
 from workflows.kernel.transitions import entry_key
 
@@ -19,10 +18,10 @@ class Inbox:
     rewind: Rewind | None = None
     """Goes with a control request that resumes from an earlier checkpoint."""
     allocation_error: tuple[str, str] | None = None
-    """Code and message, when no agent could be had for a role that has none."""
+    """Code and message of the last allocation, when it found no host; stands until one is bound."""
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.bindings or self.control or self.allocation_error)
+        return bool(self.batches or self.bindings or self.control)
 
 
 @dataclass(frozen=True)

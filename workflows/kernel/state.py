@@ -156,6 +156,10 @@ class RunState:
         """The role's agents, bound or not, in the order of their numbers."""
         return self.by_role[role]
 
+    def unbound_agents(self) -> tuple[str, ...]:
+        """Agents that wait for a host."""
+        return tuple(agent_id for agent_id in sorted(self.agents) if self.agents[agent_id].host_id is None)
+
     @property
     def paused(self) -> bool:
         return self.status is ExecutionStatus.PAUSED

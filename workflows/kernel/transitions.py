@@ -18,7 +18,6 @@ from engine.contracts.kernel import (
     Started,
     TerminalError,
 )
-
 from workflows.kernel.state import PACE_WEIGHT, Phase, RunState, TaskRun
 from workflows.kernel.undo import UndoLog
 
