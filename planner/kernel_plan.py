@@ -1,0 +1,42 @@
+"""A plan in the form that the kernel runs."""
+
+from engine.contracts.definition import RETRY_POLICIES, RetryPolicy, RetryPolicyName, TaskDefinition, WorkflowDefinition
+from engine.contracts.kernel import KernelPlan, KernelRole, KernelTask
+from engine.contracts.plan import Plan
+
+
+def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: RetryPolicyName) -> KernelPlan:
+    """`plan` with what the kernel needs of `definition`; `default_retry` is for tasks without a policy of their own."""
+    by_id = {task.id: task for task in definition.tasks}
+    default = RETRY_POLICIES[default_retry]
+    tasks = []
+    for planned in plan.tasks:
+        task = by_id[planned.id]
+        tasks.append(
+            KernelTask(
+                id=planned.id,
+                role=planned.role,
+                deps=planned.depends_on,
+                slack_ms=round(planned.slack_seconds * 1000),
+                estimate_ms=round(planned.estimate_seconds * 1000),
+                timeout_ms=task.timeout_seconds * 1000,
+                retry=_retry(task, default),
+                alone=task.parallel is False,
+                on_failure=task.on_failure,
+            )
+        )
+    roles = {
+        role: KernelRole(type=agent.type, count=agent.count, capabilities=tuple(agent.capabilities))
+        for role, agent in sorted(definition.agents.items())
+    }
+    return KernelPlan(tasks=tuple(tasks), roles=roles, on_failure=definition.on_failure)
+
+
+def _retry(task: TaskDefinition, default: RetryPolicy) -> RetryPolicy:
+    match task.retry_policy:
+        case None:
+            return default
+        case RetryPolicy() as policy:
+            return policy
+        case name:
+            return RETRY_POLICIES[name]

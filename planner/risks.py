@@ -1,0 +1,173 @@
+"""Warnings: what is allowed and probably not meant, or will hurt when something fails."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from engine.contracts.limits import EXECUTION_TIMEOUT_DEFAULT_SECONDS
+from engine.contracts.plan import Problem
+from planner.draft import Draft
+from planner.schedule import MICROSECONDS
+
+WARNINGS_PER_CODE_MAX: Final = 100
+
+SINGLE_POINT_BEHIND_MIN: Final = 3
+"""Tasks that must wait behind a task before it counts as a single point of failure."""
+
+SINGLE_INSTANCE_PARALLEL_MIN: Final = 3
+"""Tasks ready together before the only instance of their role is worth a warning."""
+
+
+def warnings(draft: Draft) -> tuple[Problem, ...]:
+    ancestors = _ancestors(draft)
+    rules: tuple[Callable[[], Iterable[Problem]], ...] = (
+        lambda: _unused_roles(draft),
+        lambda: _isolated_tasks(draft),
+        lambda: _repeated_dependencies(draft),
+        lambda: _redundant_dependencies(draft, ancestors),
+        lambda: _short_timeouts(draft),
+        lambda: _single_points(draft, ancestors),
+        lambda: _single_instances(draft),
+        lambda: _long_duration(draft),
+    )
+    return tuple(problem for rule in rules for problem in _bounded(iter(rule())))
+
+
+def _bounded(found: Iterator[Problem]) -> Iterator[Problem]:
+    first: Problem | None = None
+    for problem in islice(found, WARNINGS_PER_CODE_MAX):
+        first = first or problem
+        yield problem
+    more = sum(1 for _ in found)
+    if first is not None and more:
+        yield Problem(code=first.code, location="", message=f"... and {more} more of this kind")
+
+
+def _ancestors(draft: Draft) -> list[int]:
+    """All tasks before each task, as bit sets: integers with a bit for each index.
+
+    Their cost is edges times tasks over 64 machine words, which stays small at the limits of a definition.
+    """
+    sets: list[int] = []
+    for befores in draft.graph.dependencies:
+        everything = 0
+        for before in befores:
+            everything |= sets[before] | (1 << before)
+        sets.append(everything)
+    return sets
+
+
+def _unused_roles(draft: Draft) -> Iterator[Problem]:
+    for role, tasks in draft.tasks_of_role.items():
+        if not tasks:
+            message = f'no task uses the role "{role}"; its agents would be started for nothing'
+            yield Problem(code="UNUSED_ROLE", location=f"agents.{role}", message=message)
+
+
+def _isolated_tasks(draft: Draft) -> Iterator[Problem]:
+    if not draft.graph.edge_count:
+        return
+    for index, task in enumerate(draft.tasks):
+        if not draft.graph.dependencies[index] and not draft.graph.dependents[index]:
+            message = f'"{task.id}" depends on nothing and nothing depends on it; is a dependency missing?'
+            yield Problem(code="ISOLATED_TASK", location=draft.location(index), message=message)
+
+
+def _repeated_dependencies(draft: Draft) -> Iterator[Problem]:
+    for index, task in enumerate(draft.tasks):
+        if len(task.depends_on) > len(draft.graph.dependencies[index]):
+            for name, times in Counter(task.depends_on).items():
+                if times > 1:
+                    yield Problem(
+                        code="DUPLICATE_DEPENDENCY",
+                        location=f"{draft.location(index)}.depends_on",
+                        message=f'"{task.id}" names "{name}" {times} times; once is enough',
+                    )
+
+
+def _redundant_dependencies(draft: Draft, ancestors: list[int]) -> Iterator[Problem]:
+    for index, befores in enumerate(draft.graph.dependencies):
+        if len(befores) < 2:
+            continue
+        implied = 0
+        for before in befores:
+            implied |= ancestors[before]
+        for before in befores:
+            if implied & (1 << before):
+                task, name = draft.tasks[index], draft.tasks[before].id
+                yield Problem(
+                    code="REDUNDANT_DEPENDENCY",
+                    location=f"{draft.location(index)}.depends_on[{task.depends_on.index(name)}]",
+                    message=f'"{task.id}" waits for "{name}" through another dependency already; '
+                    "keep it only if the result is needed as input",
+                )
+
+
+def _short_timeouts(draft: Draft) -> Iterator[Problem]:
+    for index, task in enumerate(draft.tasks):
+        if task.estimated_seconds is not None and task.timeout_seconds < task.estimated_seconds:
+            yield Problem(
+                code="TIMEOUT_BELOW_ESTIMATE",
+                location=f"{draft.location(index)}.timeout_seconds",
+                message=f'"{task.id}" is given {task.timeout_seconds} s but estimated at '
+                f"{task.estimated_seconds:g} s; raise timeout_seconds",
+            )
+
+
+def _single_points(draft: Draft, ancestors: list[int]) -> Iterator[Problem]:
+    """Tasks that all others stand before or behind, in a graph that is more than a chain."""
+    if all(len(wave) == 1 for wave in draft.graph.waves):
+        return
+    for index, before, behind in _passed_by_all(draft, ancestors):
+        if behind < SINGLE_POINT_BEHIND_MIN:
+            return
+        task = draft.tasks[index]
+        which = f"all {behind} tasks behind it" if before else f"all {behind} other tasks"
+        yield Problem(
+            code="SINGLE_POINT_OF_FAILURE",
+            location=draft.location(index),
+            message=f'{which} wait for "{task.id}"; if it fails for good, none of them can run: '
+            "give it retries and a generous timeout",
+        )
+
+
+def _passed_by_all(draft: Draft, ancestors: list[int]) -> Iterator[tuple[int, int, int]]:
+    """(task, how many stand before it, how many behind) of tasks that can be compared with every other.
+
+    In a topological order such a task has exactly its ancestors before it, and is an ancestor of all after it.
+    """
+    total = len(draft.tasks)
+    common = (1 << total) - 1
+    behind_all = [0] * total
+    for index in range(total - 1, -1, -1):
+        behind_all[index] = common  # Ancestors that every later task has in common.
+        common &= ancestors[index]
+    for index in range(total):
+        if ancestors[index] == (1 << index) - 1 and behind_all[index] & (1 << index):
+            yield index, index, total - index - 1
+
+
+def _single_instances(draft: Draft) -> Iterator[Problem]:
+    for role, tasks in draft.tasks_of_role.items():
+        if draft.counts[role] != 1 or len(tasks) < SINGLE_INSTANCE_PARALLEL_MIN:
+            continue
+        together = draft.most_at_once(tasks)
+        if together >= SINGLE_INSTANCE_PARALLEL_MIN:
+            yield Problem(
+                code="SINGLE_INSTANCE",
+                location=f"agents.{role}.count",
+                message=f'up to {together} tasks of the role "{role}" could run at once, on its one instance; '
+                "without another one they queue, and stop when it is lost",
+            )
+
+
+def _long_duration(draft: Draft) -> Iterator[Problem]:
+    seconds = draft.duration_us // MICROSECONDS
+    if seconds > EXECUTION_TIMEOUT_DEFAULT_SECONDS:
+        yield Problem(
+            code="DURATION_ABOVE_TIMEOUT",
+            location="",
+            message=f"the estimate of {seconds} s is above an execution's default timeout of "
+            f"{EXECUTION_TIMEOUT_DEFAULT_SECONDS} s; give execution_options.timeout",
+        )
