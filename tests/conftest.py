@@ -1,0 +1,67 @@
+"""Real servers for the tests, one set a session (and a worker, under xdist), in a directory that is removed.
+
+Tests share them and stay apart by their tenant: take the fixture `tenant` and use its name everywhere.
+"""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.embedded.postgres import PostgresServer
+from engine.embedded.temporal import TemporalServer
+from engine.embedded.valkey import ValkeyServer
+from engine.postgres.cluster import ClusterUrls, prepare_cluster
+from engine.postgres.migrate import migrate
+
+
+@pytest.fixture
+def tenant() -> str:
+    """A tenant that no other test uses."""
+    return f"t-{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """Not pytest's own: that one is closed to the user as whom PostgreSQL runs when the tests run as root."""
+    directory = Path(tempfile.mkdtemp(prefix="orchestrator-tests-"))
+    directory.chmod(0o711)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(server_directory: Path) -> AsyncIterator[PostgresServer]:
+    """`url` is the superuser's; most tests want `migrated_database`."""
+    server = PostgresServer(server_directory / "postgres", durable=False)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def migrated_database(postgres_server: PostgresServer) -> ClusterUrls:
+    """The engine's database, migrated: `app` is the URL the engine connects with, `owner` the one that migrates."""
+    urls = await prepare_cluster(postgres_server.url, owner_password="owner-secret", app_password="app-secret")
+    await migrate(urls.owner)
+    return urls
+
+
+@pytest.fixture(scope="session")
+async def valkey_server(server_directory: Path) -> AsyncIterator[ValkeyServer]:
+    server = ValkeyServer(server_directory / "valkey")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def temporal_server(server_directory: Path) -> AsyncIterator[TemporalServer]:
+    """`address`, `namespace` and `ui_url`."""
+    server = TemporalServer(server_directory / "temporal")
+    await server.start()
+    yield server
+    await server.stop()
