@@ -7,7 +7,7 @@ Every method is tenant-scoped by its first argument; "not the caller's" and "not
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from engine.contracts.execution import ExecutionStatus
@@ -44,7 +44,13 @@ class DefinitionStore(Protocol):
     async def get_plan(self, tenant: str, workflow_id: UUID) -> Plan: ...
 
     async def list(
-        self, tenant: str, *, limit: int, page_token: str | None, name: str | None = None, pattern: str | None = None
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        page_token: str | None,
+        name: str | None = None,
+        pattern: str | None = None,
     ) -> Page[WorkflowSummary]: ...
 
     async def delete(self, tenant: str, workflow_id: UUID) -> None:
@@ -73,14 +79,24 @@ class Committed(Model):
     last_sequence: int
     stored_texts: tuple[str, ...] = ()
     now_ms: int
+    status: ExecutionStatus | None = None
+    """The execution's status after it. When it is closed and `ticks` is empty, the execution was closed from outside:
+    nothing was stored and nothing more will be."""
 
 
 class ExecutionStore(Protocol):
     """Executions: the read model and what the API asks of them. Implemented by `engine.postgres.executions`."""
 
     async def insert_planning(
-        self, tenant: str, launch: ExecutionInput, input_data: dict[str, Any], options: dict[str, Any], actor: str,
-        *, allow_concurrent: bool, request_hash: str | None
+        self,
+        tenant: str,
+        launch: ExecutionInput,
+        input_data: dict[str, Any],
+        options: dict[str, Any],
+        actor: str,
+        *,
+        allow_concurrent: bool,
+        request_hash: str | None,
     ) -> PlannedExecution:
         """Insert the `planning` row and its first audit event, or find the one with that id (created=False).
 
@@ -92,8 +108,13 @@ class ExecutionStore(Protocol):
     async def status(self, tenant: str, execution_id: UUID, *, include_tasks: bool = True) -> ExecutionView: ...
 
     async def list(
-        self, tenant: str, *, limit: int, page_token: str | None, status: str | None = None,
-        workflow_id: UUID | None = None
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        page_token: str | None,
+        status: str | None = None,
+        workflow_id: UUID | None = None,
     ) -> Page[ExecutionSummary]: ...
 
     async def tasks(
@@ -114,9 +135,13 @@ class ExecutionStore(Protocol):
         """Raises CheckpointNotFoundError."""
         ...
 
-    async def request_control(self, tenant: str, execution_id: UUID, control: Control) -> ExecutionStatus:
-        """Write the control row; returns the present status. The same request_id twice is one request.
+    async def request_control(
+        self, tenant: str, execution_id: UUID, control: Control
+    ) -> tuple[ExecutionStatus, Control]:
+        """Write the control row; returns the present status and the request that is in force.
 
+        The same request_id twice is one request. Asking again for what is asked already (a second pause while the
+        first is pending) keeps the first, whose checkpoint the caller then waits for.
         Raises InvalidTransitionError when the present status forbids the action.
         """
         ...
@@ -161,6 +186,10 @@ class DispatchStore(Protocol):
         """Store a large JSON document; returns its reference, a content hash. Idempotent."""
         ...
 
+    async def payload(self, tenant: str, execution_id: UUID, reference: str) -> bytes:
+        """The document behind a reference. Raises NotFoundError."""
+        ...
+
 
 class OpenExecution(Model):
     """An execution that the reconciler looks after."""
@@ -195,9 +224,7 @@ class MaintenanceStore(Protocol):
         """None when there is no such execution."""
         ...
 
-    async def write_progress(
-        self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]
-    ) -> None:
+    async def write_progress(self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]) -> None:
         """Coalesced progress: (execution, task, attempt, 0.0 to 1.0). Only running attempts take it."""
         ...
 
@@ -206,14 +233,55 @@ class MaintenanceStore(Protocol):
         ...
 
 
+class HostRecord(Model):
+    """One host process of agents, as it registered itself. A host takes a new id each time it starts."""
+
+    host_id: str
+    types: tuple[str, ...]
+    capabilities: tuple[str, ...] | Literal["*"] = "*"
+    slots: int
+    pid: int | None = None
+    state: Literal["live", "gone"] = "live"
+    registered_at: datetime
+    last_seen: datetime
+
+
+class HostStore(Protocol):
+    """Host processes of agents. Implemented by `engine.postgres.hosts`."""
+
+    async def upsert(self, tenant: str, hosts: Sequence[HostRecord]) -> Sequence[str]:
+        """Register them or note that they were seen. Returns the ids that are gone already: gone is for good."""
+        ...
+
+    async def live(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        """Live hosts that serve the type, the longest registered first."""
+        ...
+
+    async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
+        """Returns those that were live until now."""
+        ...
+
+    async def page(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        page_token: str | None,
+        agent_type: str | None = None,
+        state: str | None = None,
+    ) -> Page[HostRecord]: ...
+
+    async def silent(self, older_than_seconds: float, limit: int) -> Sequence[tuple[str, HostRecord]]:
+        """Across tenants: (tenant, host) of live hosts not seen for that long."""
+        ...
+
+
 class OperationLog(Protocol):
     """The audit log of operations. Implemented by `engine.postgres.operations`."""
 
     async def record(self, tenant: str, operation: OperationRecord) -> None: ...
 
-    async def list(
-        self, tenant: str, *, limit: int, page_token: str | None
-    ) -> Page[dict[str, Any]]: ...
+    async def list(self, tenant: str, *, limit: int, page_token: str | None) -> Page[dict[str, Any]]: ...
 
 
 class Launcher(Protocol):
@@ -240,4 +308,15 @@ class ExecutionFeed(Protocol):
 
     def subscribe(self, tenant: str, execution_id: UUID) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """Yields `{"sequence": n}` after commits and `{"progress": {...}}` for progress; may drop either."""
+        ...
+
+
+class IdempotencyKeys(Protocol):
+    """Idempotency keys of requests that have no id of their own to be found by."""
+
+    async def claim(self, tenant: str, operation: str, key: str, request_hash: str) -> None:
+        """Remember what the key was first used for; a repetition with the same hash passes.
+
+        Raises IdempotencyConflictError when the key was used with another hash.
+        """
         ...

@@ -93,6 +93,7 @@ class TaskProgress(Model):
     started_at: datetime | None = None
     completed_at: datetime | None = None
     result: Any = None
+    result_ref: str | None = Field(None, description="where a large result is stored, instead of `result`")
     error: dict[str, Any] | None = None
 
 

@@ -1,0 +1,105 @@
+"""Host processes of agents: who registered, who is there, who is gone."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from engine.contracts.views import Page
+from engine.errors import InvalidParametersError
+from engine.ports import HostRecord
+from engine.postgres.documents import storable_text
+from engine.postgres.paging import check_limit, decode_token, encode_token
+from engine.postgres.pool import Database
+
+BATCH_HOSTS_MAX: Final = 10_000
+HOST_STATES: Final = ("live", "gone")
+
+
+class PostgresHostStore:
+    """Implements `engine.ports.HostStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = database.queries
+
+    async def upsert(self, tenant: str, hosts: Sequence[HostRecord]) -> Sequence[str]:
+        _check_batch(hosts)
+        # In one order everywhere: two batches with the same hosts must not wait for each other.
+        ordered = sorted({host.host_id: host for host in hosts}.values(), key=lambda host: host.host_id)
+        async with self._database.tenant_connection(tenant) as connection:
+            await connection.executemany(self._queries["hosts.upsert"], [_columns(tenant, host) for host in ordered])
+            rows = await connection.fetch(
+                self._queries["hosts.gone"], tenant, [host.host_id for host in ordered if host.state == "live"]
+            )
+        return [row["host_id"] for row in rows]
+
+    async def live(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        check_limit(limit)
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(self._queries["hosts.live"], tenant, agent_type, limit)
+        return [_host(row) for row in rows]
+
+    async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
+        _check_batch(host_ids)
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(self._queries["hosts.mark_gone"], tenant, list(host_ids))
+        return [row["host_id"] for row in rows]
+
+    async def page(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        page_token: str | None,
+        agent_type: str | None = None,
+        state: str | None = None,
+    ) -> Page[HostRecord]:
+        check_limit(limit)
+        if state is not None and state not in HOST_STATES:
+            raise InvalidParametersError(f"state must be one of {', '.join(HOST_STATES)}")
+        (after,) = decode_token("hosts", page_token, (str,)) or [None]
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(self._queries["hosts.page"], tenant, limit + 1, after, agent_type, state)
+        items = tuple(_host(row) for row in rows[:limit])
+        more = len(rows) > limit
+        return Page(items=items, next_page_token=encode_token("hosts", (items[-1].host_id,)) if more else None)
+
+    async def silent(self, older_than_seconds: float, limit: int) -> Sequence[tuple[str, HostRecord]]:
+        check_limit(limit)
+        async with self._database.maintenance_connection() as connection:
+            rows = await connection.fetch(self._queries["hosts.silent"], older_than_seconds, limit)
+        return [(row["tenant"], _host(row)) for row in rows]
+
+
+def _check_batch(batch: Sequence[object]) -> None:
+    if len(batch) > BATCH_HOSTS_MAX:
+        raise InvalidParametersError(f"at most {BATCH_HOSTS_MAX} hosts at once")
+
+
+def _columns(tenant: str, host: HostRecord) -> tuple[object, ...]:
+    capabilities = None if host.capabilities == "*" else [storable_text(name) for name in host.capabilities]
+    return (
+        tenant,
+        storable_text(host.host_id),
+        [storable_text(name) for name in host.types],
+        capabilities,
+        host.slots,
+        host.pid,
+        host.state,
+        host.registered_at,
+        host.last_seen,
+    )
+
+
+def _host(row: asyncpg.Record) -> HostRecord:
+    return HostRecord(
+        host_id=row["host_id"],
+        types=tuple(row["types"]),
+        capabilities="*" if row["capabilities"] is None else tuple(row["capabilities"]),
+        slots=row["slots"],
+        pid=row["pid"],
+        state=row["state"],
+        registered_at=row["registered_at"],
+        last_seen=row["last_seen"],
+    )

@@ -1,0 +1,141 @@
+"""The tick journal: what makes each step of an execution happen once."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import Control, Delta, TickProposal
+from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
+from engine.ports import Committed
+from engine.postgres.documents import raw_document, reported_document, storable_text
+from engine.postgres.pool import Database, check_tenant
+from engine.postgres.readmodel import TaskChange, changes_nothing, checkpoint_documents, task_changes
+
+ANSWER_TICKS_MAX: Final = 200
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+"""Of stored deltas in one answer; the first one always comes, whatever its size."""
+LOAD_TICKS_MAX: Final = 1000
+PHASE_LENGTH_MAX: Final = 255
+
+
+class PostgresJournal:
+    """Implements `engine.ports.Journal`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def commit(self, proposal: TickProposal) -> Committed:
+        """Raises NotFoundError, InvalidTransitionError (a gap in the ticks), UnavailableError."""
+        check_tenant(proposal.tenant)
+        text = proposal.delta.model_dump_json(exclude_defaults=True)
+        arguments = _commit_arguments(proposal, text)
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
+        return _committed(proposal, text, row)
+
+    async def load_stream_writes(self, tenant: str, execution_id: UUID, ticks: Sequence[int]) -> Sequence[Delta]:
+        """The stored deltas of these ticks, in order; ticks that are not stored are left out."""
+        if len(ticks) > LOAD_TICKS_MAX:
+            raise InvalidParametersError(f"at most {LOAD_TICKS_MAX} ticks at once")
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(self._database.queries["journal.deltas"], tenant, execution_id, list(ticks))
+        return [parse_delta(row["delta"]) for row in rows]
+
+
+def parse_delta(text: str) -> Delta:
+    return Delta.model_validate_json(text)
+
+
+def _commit_arguments(proposal: TickProposal, text: str) -> list[Any]:
+    delta = proposal.delta
+    return [
+        proposal.tenant,
+        _uuid(proposal.execution_id),
+        proposal.tick,
+        proposal.base_tick,
+        proposal.epoch,
+        text,
+        changes_nothing(delta),
+        delta.status.value if delta.status else None,
+        storable_text(proposal.current_phase)[:PHASE_LENGTH_MAX] if proposal.current_phase is not None else None,
+        raw_document(proposal.metrics.model_dump()),
+        reported_document(delta.error.model_dump(mode="json")) if delta.error else None,
+        delta.control_seen,
+        [event.type.value for event in proposal.audit],
+        [event.at_ms for event in proposal.audit],
+        [raw_document(event.payload) for event in proposal.audit],
+        *_task_columns(task_changes(proposal)),
+        [binding.agent_id for binding in delta.bound],
+        [binding.role for binding in delta.bound],
+        [binding.host_id for binding in delta.bound],
+        list(delta.gone),
+        *_checkpoint_arguments(proposal),
+        ANSWER_TICKS_MAX,
+        ANSWER_BYTES_MAX,
+    ]
+
+
+def _task_columns(changes: Sequence[TaskChange]) -> list[list[Any]]:
+    return [
+        [change.task_id for change in changes],
+        [change.state.value for change in changes],
+        [change.reset for change in changes],
+        [change.attempt for change in changes],
+        [change.agent_id for change in changes],
+        [change.assigned_ms for change in changes],
+        [change.started_ms for change in changes],
+        [change.completed_ms for change in changes],
+        [change.result for change in changes],
+        [change.result_ref for change in changes],
+        [change.error for change in changes],
+    ]
+
+
+def _checkpoint_arguments(proposal: TickProposal) -> list[Any]:
+    checkpoint = proposal.delta.checkpoint
+    if checkpoint is None:
+        return [None, None, None, None]
+    snapshot, instructions = checkpoint_documents(proposal)
+    return [_uuid(checkpoint.checkpoint_id), checkpoint.reason, raw_document(snapshot), raw_document(instructions)]
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise InvalidParametersError("not a UUID") from error
+
+
+def _committed(proposal: TickProposal, text: str, row: asyncpg.Record | None) -> Committed:
+    outcome = row["outcome"] if row is not None else "missing"
+    if row is None or outcome == "missing":
+        raise NotFoundError("no such execution")
+    if outcome == "gap":
+        raise InvalidTransitionError(
+            f"tick {proposal.tick} does not follow tick {row['last_tick']}", last_tick=row["last_tick"]
+        )
+    own = outcome == "own"
+    texts = (text,) if own else tuple(row["ticks"])
+    control = None
+    if row["control_request_id"] is not None:
+        checkpoint_id = row["control_checkpoint_id"]
+        control = Control(
+            request_id=row["control_request_id"],
+            action=row["control_action"],
+            checkpoint_id=str(checkpoint_id) if checkpoint_id else None,
+            reason=row["control_reason"],
+        )
+    ticks = (proposal.delta,) if own else tuple(parse_delta(stored) for stored in texts)
+    return Committed(
+        ticks=ticks,
+        own=own,
+        more=bool(ticks) and ticks[-1].tick < row["last_tick"],
+        control=control,
+        last_sequence=row["last_sequence"],
+        stored_texts=texts,
+        now_ms=row["now_ms"],
+        status=ExecutionStatus(row["status"]),
+    )

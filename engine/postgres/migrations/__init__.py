@@ -1,0 +1,1 @@
+"""Migrations of the schema: alembic revisions whose SQL stands in `sql/`."""

@@ -1,0 +1,28 @@
+-- name: body
+-- Of deleted definitions too: what runs keeps its definition.
+SELECT e.execution_id, e.workflow_id, e.input_data, d.definition, e.trace_id
+  FROM workflow_executions AS e
+  JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
+ WHERE e.tenant = $1 AND e.execution_id = $2
+
+-- name: results
+SELECT t.task_id, t.result, t.result_ref, p.encoding, p.body
+  FROM execution_tasks AS t
+  LEFT JOIN payloads AS p
+         ON p.tenant = t.tenant AND p.execution_id = t.execution_id AND p.reference = t.result_ref
+ WHERE t.tenant = $1 AND t.execution_id = $2 AND t.task_id = ANY ($3::text[]) AND t.state = 'completed'
+
+-- name: has_payload
+SELECT true
+  FROM payloads
+ WHERE tenant = $1 AND execution_id = $2 AND reference = $3
+
+-- name: put_payload
+INSERT INTO payloads (tenant, execution_id, reference, encoding, size_bytes, body)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant, execution_id, reference) DO NOTHING
+
+-- name: payload
+SELECT encoding, body
+  FROM payloads
+ WHERE tenant = $1 AND execution_id = $2 AND reference = $3

@@ -1,0 +1,131 @@
+-- name: lock_definition
+-- Keeps the definition from being deleted until the execution that uses it is there.
+SELECT true
+  FROM workflow_definitions
+ WHERE tenant = $1 AND workflow_id = $2 AND deleted_at IS NULL
+   FOR SHARE
+
+-- name: insert_planning
+INSERT INTO workflow_executions (
+    tenant, execution_id, workflow_id, status, started_at, trace_id, allow_concurrent, request_hash, started_by, roles,
+    input_data, options, launch, performance_metrics
+) VALUES ($1, $2, $3, 'planning', to_timestamp($4::bigint / 1000.0::float8), $5, $6, $7, $8, $9, $10, $11, $12, $13)
+ON CONFLICT (tenant, execution_id) DO NOTHING
+RETURNING execution_id, workflow_id, status, started_at
+
+-- name: find_planned
+SELECT execution_id, workflow_id, status, started_at, request_hash
+  FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+
+-- name: find_open
+SELECT execution_id
+  FROM workflow_executions
+ WHERE tenant = $1 AND workflow_id = $2 AND status IN ('planning', 'executing', 'paused') AND NOT allow_concurrent
+
+-- name: append_event
+-- Takes the next sequence from the execution's row, whose lock the caller's update holds.
+WITH execution AS (
+    UPDATE workflow_executions SET last_sequence = last_sequence + 1, updated_at = clock_timestamp()
+     WHERE tenant = $1 AND execution_id = $2
+    RETURNING tenant, execution_id, last_sequence, epoch, last_tick, updated_at
+)
+INSERT INTO execution_events (
+    tenant, execution_id, sequence, epoch, tick, event_type, occurred_at, recorded_at, payload
+)
+SELECT tenant, execution_id, last_sequence, epoch, last_tick, $3, updated_at, updated_at, $4
+  FROM execution
+
+-- name: status
+-- One round trip: the function names the tenant itself.
+SELECT *
+  FROM execution_status($1, $2, $3)
+
+-- name: list
+SELECT e.execution_id, e.workflow_id, d.name AS workflow_name, d.orchestration_pattern, e.status, e.started_at,
+       e.completed_at, cardinality(d.task_ids) AS tasks_total,
+       coalesce((e.performance_metrics ->> 'tasks_completed')::integer, 0) AS tasks_completed,
+       coalesce((e.performance_metrics ->> 'tasks_failed')::integer, 0) AS tasks_failed
+  FROM workflow_executions AS e
+  JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
+ WHERE e.tenant = $1
+   AND ($3::timestamptz IS NULL OR (e.started_at, e.execution_id) < ($3, $4::uuid))
+   AND ($5::text IS NULL OR e.status = $5)
+   AND ($6::uuid IS NULL OR e.workflow_id = $6)
+ ORDER BY e.started_at DESC, e.execution_id DESC
+ LIMIT $2
+
+-- name: exists
+SELECT true
+  FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+
+-- name: tasks
+-- In the plan's order; a task that was never assigned has no row.
+SELECT p.position, p.task_id, coalesce(t.state, 'pending') AS state, coalesce(t.attempt, 0) AS attempt, t.agent_id,
+       coalesce(t.progress, 0) AS progress, t.started_at, t.completed_at, t.result, t.result_ref, t.error
+  FROM workflow_executions AS e
+  JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
+ CROSS JOIN unnest(d.task_ids) WITH ORDINALITY AS p (task_id, position)
+  LEFT JOIN execution_tasks AS t
+         ON t.tenant = $1 AND t.execution_id = $2 AND t.task_id = p.task_id
+ WHERE e.tenant = $1 AND e.execution_id = $2
+   AND p.position > $4
+   AND ($5::text IS NULL OR coalesce(t.state, 'pending') = $5)
+ ORDER BY p.position
+ LIMIT $3
+
+-- name: events
+SELECT v.sequence, v.epoch, v.event_type, v.occurred_at AS timestamp, v.recorded_at, v.payload, e.trace_id
+  FROM execution_events AS v
+  JOIN workflow_executions AS e ON e.tenant = v.tenant AND e.execution_id = v.execution_id
+ WHERE v.tenant = $1 AND v.execution_id = $2 AND v.sequence > $3
+ ORDER BY v.sequence
+ LIMIT $4
+
+-- name: checkpoints
+SELECT checkpoint_id, execution_id, reason, epoch, state_snapshot, recovery_instructions, created_at
+  FROM workflow_checkpoints
+ WHERE tenant = $1 AND execution_id = $2
+   AND ($4::timestamptz IS NULL OR (created_at, checkpoint_id) < ($4, $5::uuid))
+ ORDER BY created_at DESC, checkpoint_id DESC
+ LIMIT $3
+
+-- name: checkpoint
+SELECT checkpoint_id, execution_id, reason, epoch, state_snapshot, recovery_instructions, created_at
+  FROM workflow_checkpoints
+ WHERE tenant = $1 AND execution_id = $2 AND checkpoint_id = $3
+
+-- name: lock
+SELECT status
+  FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+   FOR UPDATE
+
+-- name: control
+SELECT request_id, action, checkpoint_id, reason, seen_tick
+  FROM execution_control
+ WHERE tenant = $1 AND execution_id = $2
+
+-- name: write_control
+INSERT INTO execution_control (tenant, execution_id, request_id, action, checkpoint_id, reason)
+VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (tenant, execution_id) DO UPDATE SET
+    request_id = excluded.request_id, action = excluded.action, checkpoint_id = excluded.checkpoint_id,
+    reason = excluded.reason, requested_at = now(), seen_tick = NULL
+
+-- name: close
+UPDATE workflow_executions SET status = $3, error_details = $4, completed_at = clock_timestamp()
+ WHERE tenant = $1 AND execution_id = $2
+
+-- name: cancel_tasks
+-- Also those that have no row yet.
+INSERT INTO execution_tasks AS t (tenant, execution_id, task_id, state, epoch, completed_at)
+SELECT e.tenant, e.execution_id, p.task_id, 'cancelled', e.epoch, clock_timestamp()
+  FROM workflow_executions AS e
+  JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
+ CROSS JOIN unnest(d.task_ids) AS p (task_id)
+ WHERE e.tenant = $1 AND e.execution_id = $2
+ON CONFLICT (tenant, execution_id, task_id) DO UPDATE SET
+    state = 'cancelled', completed_at = excluded.completed_at
+ WHERE t.state IN ('pending', 'running')

@@ -1,0 +1,95 @@
+"""The status of one execution, made of the row that `execution_status` answers."""
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from engine.contracts.execution import AgentStatus, ExecutionStatus, TaskState
+from engine.contracts.kernel import Metrics
+from engine.contracts.views import AgentProgress, ExecutionView, PerformanceMetrics
+
+
+def execution_view(execution_id: UUID, row: asyncpg.Record) -> ExecutionView:
+    status = ExecutionStatus(row["status"])
+    task_states = _task_states(row)
+    counts = _task_counts(row, task_states)
+    agents = _agents(row, status)
+    return ExecutionView(
+        workflow_id=row["workflow_id"],
+        execution_id=execution_id,
+        status=status,
+        current_phase=row["current_phase"],
+        agents=agents,
+        task_states=task_states,
+        task_counts=counts,
+        performance_metrics=_performance(row, counts, len(agents)),
+        error_details=row["error_details"],
+        epoch=row["epoch"],
+        latest_checkpoint_id=row["latest_checkpoint_id"],
+        trace_id=row["trace_id"],
+        started_at=row["started_at"],
+        completed_at=row["completed_at"],
+    )
+
+
+def _task_states(row: asyncpg.Record) -> dict[str, TaskState]:
+    """In the plan's order; tasks without a row are pending. Empty when tasks were not asked for."""
+    if row["plan_task_ids"] is None:
+        return {}
+    by_name = {state.value: state for state in TaskState}
+    stored = dict(zip(row["task_ids"] or (), row["task_states"] or (), strict=True))
+    return {task_id: by_name[stored.get(task_id, "pending")] for task_id in row["plan_task_ids"]}
+
+
+def _task_counts(row: asyncpg.Record, task_states: dict[str, TaskState]) -> dict[str, int]:
+    """Every state, those of no task included."""
+    if task_states:
+        counted = Counter(task_states.values())
+        return {state.value: counted.get(state, 0) for state in TaskState}
+    stored: dict[str, int] = dict(zip(row["count_states"] or (), row["counts"] or (), strict=True))
+    counts = {state.value: stored.get(state.value, 0) for state in TaskState}
+    counts[TaskState.PENDING.value] += row["tasks_total"] - sum(counts.values())
+    return counts
+
+
+def _agents(row: asyncpg.Record, status: ExecutionStatus) -> tuple[AgentProgress, ...]:
+    columns = ("agent_ids", "agent_roles", "agent_statuses", "agent_tasks", "agent_progress")
+    rows = zip(*(row[column] or () for column in columns), strict=True)
+    return tuple(
+        AgentProgress(
+            agent_id=agent_id,
+            role=role,
+            status=_agent_status(stored, task_id, status),
+            current_task=task_id,
+            progress=progress or 0.0,
+        )
+        for agent_id, role, stored, task_id, progress in rows
+    )
+
+
+def _agent_status(stored: str, task_id: str | None, status: ExecutionStatus) -> AgentStatus:
+    if stored == AgentStatus.FAILED.value:
+        return AgentStatus.FAILED
+    if task_id is not None:
+        return AgentStatus.RUNNING
+    return AgentStatus.COMPLETED if status is ExecutionStatus.COMPLETED else AgentStatus.ASSIGNED
+
+
+def _performance(row: asyncpg.Record, counts: dict[str, int], agents: int) -> PerformanceMetrics:
+    metrics = _metrics(row["performance_metrics"])
+    runtime_seconds = max(0.0, ((row["completed_at"] or row["now"]) - row["started_at"]).total_seconds())
+    unpaused_ms = runtime_seconds * 1000 - metrics.paused_ms
+    overhead = 100 * metrics.idle_ms / unpaused_ms if unpaused_ms > 0 else 0.0
+    return PerformanceMetrics(
+        total_runtime_seconds=int(runtime_seconds),
+        agents_allocated=agents,
+        tasks_completed=counts[TaskState.COMPLETED.value],
+        tasks_failed=counts[TaskState.FAILED.value],
+        coordination_overhead=round(min(100.0, max(0.0, overhead)), 2),
+    )
+
+
+def _metrics(stored: dict[str, Any]) -> Metrics:
+    return Metrics.model_validate({name: stored.get(name, 0) for name in Metrics.model_fields})
