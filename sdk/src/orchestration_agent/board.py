@@ -1,0 +1,224 @@
+"""Which attempts a host has had, has queued and is running. Pure bookkeeping: no clock, no input or output.
+
+An attempt is remembered after its end, so that the same one arriving again (the engine sends what was not
+confirmed once more) is not done twice. That memory is bounded and forgets idle executions first.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestration_agent.wire import Control, Entry, Key, Route
+
+DONE = None
+"""Stands in the ledger for an attempt that has ended here."""
+
+
+class Attempt:
+    """One attempt on its way through this host."""
+
+    __slots__ = ("agent", "assignment", "entry", "execution", "key", "released", "running", "wanted")
+
+    def __init__(
+        self, key: Key, execution: "Execution", agent: "Agent", entry: Entry, assignment: dict[str, Any]
+    ) -> None:
+        self.key = key
+        self.execution = execution
+        self.agent = agent
+        self.entry = entry
+        self.assignment = assignment
+        self.wanted = True
+        """False once it was cancelled or given back: nothing of it is reported any more."""
+        self.running = False
+        self.released = False
+
+    @property
+    def route(self) -> Route:
+        return Route(self.entry.reply_to, self.key.execution_id)
+
+
+class Agent:
+    """A logical agent of one execution: a queue and a number of slots."""
+
+    __slots__ = ("queue", "running")
+
+    def __init__(self) -> None:
+        self.queue: deque[Attempt] = deque()
+        self.running = 0
+
+
+class Execution:
+    __slots__ = ("agents", "attempts", "control", "open", "touched")
+
+    def __init__(self) -> None:
+        self.control: Control = "run"
+        self.attempts: dict[tuple[str, int, int], Attempt | None] = {}
+        self.agents: dict[str, Agent] = {}
+        self.open = 0
+        """Attempts that are queued or running."""
+        self.touched = 0.0
+
+
+@dataclass(slots=True)
+class Changes:
+    """What the host has to do after some entries were taken in."""
+
+    returned: list[Attempt] = field(default_factory=list)
+    stopped: list[Attempt] = field(default_factory=list)
+    consumed: list[Key] = field(default_factory=list)
+    dropped_results: list[Key] = field(default_factory=list)
+    cancelled_executions: list[str] = field(default_factory=list)
+    again_running: list[Attempt] = field(default_factory=list)
+    again_done: list[Key] = field(default_factory=list)
+
+
+class Board:
+    """All executions that this host has work of."""
+
+    def __init__(self, slots: int, *, remembered_max: int = 200_000, expiry_seconds: float = 3600.0) -> None:
+        self._slots = slots
+        self._remembered_max = remembered_max
+        self._expiry_seconds = expiry_seconds
+        self._executions: OrderedDict[str, Execution] = OrderedDict()
+        self._startable: deque[Agent] = deque()
+        self.remembered = 0
+        self.running = 0
+        self.closing = False
+        """True while the host stops: what comes is given back."""
+
+    @property
+    def queued(self) -> int:
+        return sum(execution.open for execution in self._executions.values()) - self.running
+
+    def take(self, entries: Iterable[Entry], now: float) -> Changes:
+        """Take entries in. Control and cancellations of all of them come before any assignment of theirs."""
+        changes = Changes()
+        entries = list(entries)
+        for entry in entries:
+            execution = self._touch(entry.execution_id, now)
+            changes.consumed += entry.consumed
+            if entry.control is not None:
+                execution.control = entry.control
+        for entry in entries:
+            execution = self._executions[entry.execution_id]
+            # An assignment that follows a cancellation in the stream is meant; one before it is not.
+            for assignment in entry.assign:
+                self._assign(execution, entry, assignment, changes)
+            for key in entry.cancel:
+                self._cancel(execution, key, changes)
+            if entry.control == "cancel":
+                self._cancel_all(entry.execution_id, execution, changes)
+            elif execution.control == "pause":
+                self._give_back(execution, changes)
+        self._forget(now)
+        return changes
+
+    def ready(self) -> list[Attempt]:
+        """Attempts to start now, in order; they count as running from here on."""
+        starting: list[Attempt] = []
+        while self._startable:
+            agent = self._startable.popleft()
+            while agent.queue and agent.running < self._slots:
+                attempt = agent.queue.popleft()
+                if attempt.wanted:
+                    attempt.running = True
+                    agent.running += 1
+                    self.running += 1
+                    starting.append(attempt)
+        return starting
+
+    def ended(self, attempt: Attempt) -> None:
+        """It was reported, or nobody wants its report; its slot may still be taken, see `release`."""
+        execution = attempt.execution
+        if execution.attempts.get(attempt.key[1:], DONE) is attempt:
+            execution.attempts[attempt.key[1:]] = DONE
+            execution.open -= 1
+
+    def release(self, attempt: Attempt) -> None:
+        """Free its slot, once."""
+        if attempt.running and not attempt.released:
+            attempt.released = True
+            attempt.agent.running -= 1
+            self.running -= 1
+            self._startable.append(attempt.agent)
+
+    def give_back_all(self) -> list[Attempt]:
+        """Everything that has not started, for a host that stops."""
+        changes = Changes()
+        for execution in self._executions.values():
+            self._give_back(execution, changes)
+        return changes.returned
+
+    def _touch(self, execution_id: str, now: float) -> Execution:
+        execution = self._executions.get(execution_id)
+        if execution is None:
+            execution = self._executions[execution_id] = Execution()
+        else:
+            self._executions.move_to_end(execution_id)
+        execution.touched = now
+        return execution
+
+    def _assign(self, execution: Execution, entry: Entry, assignment: dict[str, Any], changes: Changes) -> None:
+        key = Key(entry.execution_id, assignment["task_id"], assignment["epoch"], assignment["attempt"])
+        if key[1:] in execution.attempts:
+            had = execution.attempts[key[1:]]
+            if had is DONE:
+                changes.again_done.append(key)
+            elif had.running:
+                changes.again_running.append(had)
+            return
+        agent_id = assignment["agent_id"]
+        agent = execution.agents.get(agent_id)
+        if agent is None:
+            agent = execution.agents[agent_id] = Agent()
+        attempt = Attempt(key, execution, agent, entry, assignment)
+        if execution.control == "pause" or self.closing:
+            # Not remembered: the engine may hand out the same attempt again later.
+            changes.returned.append(attempt)
+            return
+        execution.attempts[key[1:]] = attempt
+        self.remembered += 1
+        execution.open += 1
+        agent.queue.append(attempt)
+        self._startable.append(agent)
+
+    def _cancel(self, execution: Execution, key: Key, changes: Changes) -> None:
+        attempt = execution.attempts.get(key[1:], DONE)
+        if key[1:] not in execution.attempts:
+            self.remembered += 1
+            execution.attempts[key[1:]] = DONE
+        if attempt is DONE:
+            changes.dropped_results.append(key)
+            return
+        attempt.wanted = False
+        if attempt.running:
+            changes.stopped.append(attempt)
+        self.ended(attempt)
+
+    def _cancel_all(self, execution_id: str, execution: Execution, changes: Changes) -> None:
+        for attempt in [a for a in execution.attempts.values() if a is not DONE]:
+            self._cancel(execution, attempt.key, changes)
+        changes.cancelled_executions.append(execution_id)
+
+    def _give_back(self, execution: Execution, changes: Changes) -> None:
+        for agent in execution.agents.values():
+            while agent.queue:
+                attempt = agent.queue.popleft()
+                if attempt.wanted:
+                    attempt.wanted = False
+                    del execution.attempts[attempt.key[1:]]
+                    self.remembered -= 1
+                    execution.open -= 1
+                    changes.returned.append(attempt)
+
+    def _forget(self, now: float) -> None:
+        """Forget executions that were idle for long, and the longest idle ones when there are too many attempts."""
+        for execution_id in list(self._executions):
+            execution = self._executions[execution_id]
+            over = self.remembered > self._remembered_max
+            if not over and now - execution.touched < self._expiry_seconds:
+                return  # the others were touched later
+            if execution.open == 0:
+                self.remembered -= len(execution.attempts)
+                del self._executions[execution_id]

@@ -1,0 +1,345 @@
+"""A host process: takes tasks for many logical agents of one tenant, runs them, reports.
+
+Four loops share one event loop: `_read` takes entries in, `_send` writes reports, `_heartbeat` says that the host
+lives, and each running attempt is a task of its own. What may happen to an attempt is decided in `board`, what is
+still to be said in `outbox`; this module connects them with time, functions and Redis.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal
+
+import orjson
+from redis.exceptions import RedisError
+
+from orchestration_agent.board import Attempt, Board, Changes
+from orchestration_agent.connection import Connection, Fields
+from orchestration_agent.outbox import Outbox
+from orchestration_agent.runner import Function, Runner, failure
+from orchestration_agent.task import Task
+from orchestration_agent.wire import Entry, MalformedEntry, decode_entry, encode_event
+
+logger = logging.getLogger("orchestration_agent")
+
+CANCEL_GRACE_SECONDS = 5.0
+"""A cancelled function keeps its slot until it has ended, but no longer than this."""
+
+KEPT_BYTES_MAX = 256 * 1024 * 1024
+"""While results of this size wait to be consumed, no new task starts."""
+
+FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """How a host presents itself and how much it does at once."""
+
+    redis_url: str
+    tenant: str
+    types: tuple[str, ...]
+    capabilities: tuple[str, ...] | Literal["*"] = ()
+    slots: int = 1
+    """Tasks that each logical agent does at once."""
+    host_id: str = ""
+    """Must be new for each start of a process; generated when empty."""
+    heartbeat_seconds: float = 2.0
+    grace_seconds: float = 10.0
+    """How long running tasks may go on after a request to stop."""
+    threads_max: int = 256
+    """For plain functions; coroutines need none."""
+    resend_seconds: float = 10.0
+
+
+class AgentHost:
+    """Runs `function` for every task that the engine gives to this host."""
+
+    def __init__(self, function: Function, options: HostOptions) -> None:
+        if not options.types or options.slots < 1 or not options.tenant:
+            raise ValueError("a host needs a tenant, at least one type and at least one slot")
+        self.options = options
+        self.host_id = options.host_id or f"{options.types[0]}-{uuid.uuid4().hex[:12]}"
+        self._runner = Runner(function, options.threads_max)
+        self._board = Board(options.slots)
+        self._outbox = Outbox(resend_seconds=options.resend_seconds)
+        self._connection = Connection(options.redis_url, options.tenant, self.host_id)
+        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._threads: dict[Attempt, asyncio.Future[Any]] = {}
+        self._sending = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._announce_now = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._registered = False
+
+    def stop(self) -> None:
+        """Give back what has not started, let running tasks end within the grace period, then leave."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Returns after `stop`. Outages of Redis are sat out."""
+        loops = [
+            asyncio.create_task(work(), name=name)
+            for name, work in (("read", self._read), ("send", self._send), ("heartbeat", self._heartbeat))
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done - {stopping}:
+                ended.result()  # a loop ends only by a defect: say which
+            await self._wind_down()
+        finally:
+            for work in (*loops, stopping, *self._running.values()):
+                work.cancel()
+            await asyncio.gather(*loops, stopping, *self._running.values(), return_exceptions=True)
+            if self._timer is not None:
+                self._timer.cancel()
+            self._runner.close()
+            await self._connection.close()
+
+    # Taking tasks
+
+    async def _read(self) -> None:
+        while True:
+            raw = await self._connection.read(self._came_back)
+            if raw:
+                self._take(_decode(raw))
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        now = self._now()
+        changes = self._board.take(entries, now)
+        self._obey(changes, now)
+        self._fill()
+        self._flush_soon()
+
+    def _obey(self, changes: Changes, now: float) -> None:
+        for key in changes.consumed:
+            self._outbox.consumed(key)
+        for attempt in changes.stopped:
+            self._stop_attempt(attempt)
+        for key in changes.dropped_results:
+            self._outbox.dropped(key)
+        for execution_id in changes.cancelled_executions:
+            self._outbox.execution_dropped(execution_id)
+        for attempt in changes.returned:
+            self._outbox.returned(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms())
+        for attempt in changes.again_running:
+            self._outbox.started(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms(), now)
+        for key in changes.again_done:
+            self._outbox.send_again(key, now)
+
+    def _stop_attempt(self, attempt: Attempt) -> None:
+        self._outbox.dropped(attempt.key)
+        running = self._running.get(attempt)
+        if running is not None:
+            running.cancel()
+        asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._free, attempt)
+
+    def _came_back(self) -> None:
+        """Redis was away: it may have lost what was written."""
+        self._registered = False
+        self._announce_now.set()
+        self._outbox.send_all_again(self._now())
+        self._flush_soon()
+
+    # Running tasks
+
+    def _fill(self) -> None:
+        if self._outbox.kept_bytes > KEPT_BYTES_MAX or self._board.closing:
+            return
+        for attempt in self._board.ready():
+            run = self._running[attempt] = asyncio.create_task(self._run(attempt))
+            run.add_done_callback(partial(self._run_ended, attempt))
+
+    async def _run(self, attempt: Attempt) -> None:
+        started_at_ms = _now_ms()
+        agent_id = attempt.assignment["agent_id"]
+        task = self._task_of(attempt)
+        self._outbox.started(attempt.key, attempt.route, agent_id, started_at_ms, self._now())
+        self._flush_soon()
+        try:
+            outcome = await self._runner.run(task, lambda future: self._threads.__setitem__(attempt, future))
+        except asyncio.CancelledError:
+            task.cancel()
+            if not attempt.wanted:
+                raise
+            outcome = failure("AGENT_ERROR", "the function cancelled itself", retryable=True)
+        if not attempt.wanted:
+            return
+        kind = "agent.task_completed" if outcome.error is None else "agent.task_failed"
+        event = encode_event(
+            kind,
+            attempt.key,
+            agent_id,
+            _now_ms(),
+            started_at_ms=started_at_ms,
+            result=outcome.result,
+            error=outcome.error,
+        )
+        self._outbox.finished(attempt.key, attempt.route, event, self._now())
+        self._board.ended(attempt)
+        self._wake.set()
+
+    def _run_ended(self, attempt: Attempt, run: asyncio.Task[None]) -> None:
+        del self._running[attempt]
+        if not run.cancelled() and run.exception() is not None:
+            logger.error("%s: a defect of the host", attempt.key, exc_info=run.exception())
+        thread = self._threads.pop(attempt, None)
+        if thread is None or thread.done():
+            self._free(attempt)
+        else:
+            thread.add_done_callback(lambda future: self._thread_ended(attempt, future))
+
+    def _thread_ended(self, attempt: Attempt, future: asyncio.Future[Any]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            logger.info("%s ended after its cancellation: %s", attempt.key, future.exception())
+        self._free(attempt)
+
+    def _free(self, attempt: Attempt) -> None:
+        self._board.release(attempt)
+        self._fill()
+
+    def _task_of(self, attempt: Attempt) -> Task:
+        assignment, entry, key = attempt.assignment, attempt.entry, attempt.key
+        loop = asyncio.get_running_loop()
+
+        def report(fraction: float) -> None:
+            # Functions may be in a thread, and the outbox is the loop's.
+            loop.call_soon_threadsafe(self._progressed, attempt, fraction)
+
+        return Task(
+            task_id=key.task_id,
+            agent_id=assignment["agent_id"],
+            role=assignment.get("role") or "",
+            action=assignment.get("action") or key.task_id,
+            input=assignment.get("input"),
+            execution_input=entry.input,
+            results=assignment.get("results"),
+            attempt=key.attempt,
+            epoch=key.epoch,
+            execution_id=key.execution_id,
+            workflow_id=entry.workflow_id,
+            trace_id=entry.trace_id,
+            timeout_seconds=assignment.get("timeout_seconds"),
+            report=report,
+        )
+
+    def _progressed(self, attempt: Attempt, fraction: float) -> None:
+        if attempt.wanted and attempt in self._running:
+            agent_id = attempt.assignment["agent_id"]
+            self._outbox.progressed(attempt.key, attempt.route, agent_id, _now_ms(), fraction, self._now())
+            self._flush_soon()
+
+    # Reporting
+
+    def _flush_soon(self) -> None:
+        """Wake the sender now, or when something will be due."""
+        if self._outbox.urgent:
+            self._wake.set()
+            return
+        due = self._outbox.next_due()
+        if due is None or (self._timer is not None and self._timer.when() <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    async def _send(self) -> None:
+        while True:
+            await self._wake.wait()
+            # One turn of the loop, so that tasks that are about to end ride along.
+            await asyncio.sleep(0)
+            self._wake.clear()
+            async with self._sending:
+                entries = self._outbox.collect(self._now())
+                if entries:
+                    await self._connection.write(entries)
+            self._flush_soon()
+            self._fill()
+
+    # Being known
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self._announce_now.clear()
+            try:
+                await self._announce("agent.heartbeat" if self._registered else "agent.registered")
+                delay = self.options.heartbeat_seconds
+            except (RedisError, OSError, TimeoutError) as error:
+                logger.warning("cannot reach Redis: %s: %s", type(error).__name__, error)
+                delay = min(1.0, self.options.heartbeat_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._announce_now.wait(), delay)
+
+    async def _announce(self, event_type: str) -> None:
+        payload: dict[str, Any] = {
+            "host_id": self.host_id,
+            "types": self.options.types,
+            "capabilities": self.options.capabilities,
+            "slots": self.options.slots,
+            "pid": os.getpid(),
+        }
+        if self._board.closing:
+            payload["draining"] = True
+        if event_type == "agent.registered":
+            await self._connection.make_known()
+        timestamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        registered, self._registered = self._registered, True  # before the wait, in which it may be lost again
+        try:
+            await self._connection.announce(event_type, timestamp, orjson.dumps(payload))
+        except BaseException:
+            self._registered = registered
+            raise
+        if event_type == "agent.registered":
+            logger.info("registered as %s for %s", self.host_id, ", ".join(self.options.types))
+
+    # Leaving
+
+    async def _wind_down(self) -> None:
+        self._board.closing = True
+        self._announce_now.set()
+        for attempt in self._board.give_back_all():
+            self._outbox.returned(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms())
+        self._wake.set()
+        if self._running:
+            logger.info("stopping: %d tasks may go on for %g s", len(self._running), self.options.grace_seconds)
+            await asyncio.wait(list(self._running.values()), timeout=self.options.grace_seconds)
+        for attempt, running in list(self._running.items()):
+            attempt.wanted = False
+            running.cancel()
+        try:
+            async with asyncio.timeout(FLUSH_SECONDS), self._sending:
+                await self._connection.write(self._outbox.collect(self._now()))
+                await self._announce("agent.disconnected")
+                await self._connection.forget_stream()
+        except (RedisError, OSError, TimeoutError) as error:
+            logger.warning("left without a word, Redis does not answer: %s: %s", type(error).__name__, error)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
+    entries = []
+    for entry_id, fields in raw:
+        try:
+            entries.append(decode_entry(fields))
+        except MalformedEntry as error:
+            logger.error("entry %s is passed over: %s", entry_id.decode(), error)
+    return entries
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

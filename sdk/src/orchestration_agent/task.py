@@ -1,0 +1,118 @@
+"""What an agent's function gets, and how it says that it failed."""
+
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+
+class TaskFailed(Exception):
+    """Raise it to end the attempt as failed, with a code of your own.
+
+    `retryable=False` (the default: you know why it failed) tells the engine not to try again. Any other exception
+    counts as retryable and is reported with the code AGENT_ERROR.
+    """
+
+    def __init__(self, message: str, *, code: str = "TASK_FAILED", retryable: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retryable = retryable
+
+
+class _Nothing(Awaitable[None]):
+    """Awaiting it does nothing, and so does not awaiting it: `progress` serves both kinds of function."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
+
+
+_NOTHING = _Nothing()
+
+
+class Task:
+    """One attempt of a task. `input` is the task's own, `execution_input` the whole execution's."""
+
+    __slots__ = (
+        "_cancel_event",
+        "_cancel_requested",
+        "_report",
+        "action",
+        "agent_id",
+        "attempt",
+        "epoch",
+        "execution_id",
+        "execution_input",
+        "input",
+        "results",
+        "role",
+        "task_id",
+        "timeout_seconds",
+        "trace_id",
+        "workflow_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        task_id: str,
+        agent_id: str,
+        action: str,
+        execution_id: str,
+        report: Callable[[float], None],
+        role: str = "",
+        input: dict[str, Any] | None = None,
+        execution_input: dict[str, Any] | None = None,
+        results: dict[str, Any] | None = None,
+        attempt: int = 1,
+        epoch: int = 1,
+        workflow_id: str = "",
+        trace_id: str = "",
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self.task_id = task_id
+        self.agent_id = agent_id
+        self.role = role
+        self.action = action
+        self.input: dict[str, Any] = {} if input is None else input
+        self.execution_input: dict[str, Any] = {} if execution_input is None else execution_input
+        self.results: dict[str, Any] = {} if results is None else results
+        """Results of the direct dependencies, by task id."""
+        self.attempt = attempt
+        """From 1; it rises whenever the task is handed out anew."""
+        self.epoch = epoch
+        self.execution_id = execution_id
+        self.workflow_id = workflow_id
+        self.trace_id = trace_id
+        self.timeout_seconds = timeout_seconds
+        self._report = report
+        self._cancel_requested = False
+        self._cancel_event: threading.Event | None = None
+
+    def progress(self, fraction: float) -> Awaitable[None]:
+        """Report progress from 0.0 to 1.0. Callable from threads; a coroutine may await it. Sent at most 4 times a
+        second, the last value wins."""
+        self._report(min(1.0, max(0.0, float(fraction))))
+        return _NOTHING
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set once the attempt no longer counts. Plain functions should look at it from time to time and return;
+        coroutines are cancelled the usual way as well."""
+        if self._cancel_event is None:
+            self._cancel_event = threading.Event()
+        # Looked at after the event is in place: `cancel` writes in the opposite order, so that neither misses.
+        if self._cancel_requested:
+            self._cancel_event.set()
+        return self._cancel_event
+
+    def cancel(self) -> None:
+        """Called by the host."""
+        self._cancel_requested = True
+        if self._cancel_event is not None:
+            self._cancel_event.set()
+
+    def __repr__(self) -> str:
+        return f"<Task {self.task_id} attempt {self.attempt} of {self.execution_id} as {self.agent_id}>"
