@@ -1,5 +1,163 @@
-"""The `orchestrator` command."""
+"""Entry point of the `orchestrator` command.
+
+Each command's module is loaded only when that command runs: clients need no database driver, `--help` needs
+neither, and `serve` and `up` load all of the engine. The table below is therefore the one place where first-party
+code is imported by name at run time; everywhere else imports stand at the top of the file.
+
+Data goes to stdout, messages go to stderr, errors never show a stack trace (set ORCHESTRATOR_DEBUG=1 to see one),
+and exit codes are those of `cli.outcome`.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
+from typer.main import get_group
+
+from cli.outcome import ExitCode, exit_code_of
+from cli.output import print_document, print_error, print_message
+from engine.errors import EngineError
+from engine.installation import check_packages
+
+PROGRAM = "orchestrator"
 
 
-def main() -> None:
-    raise SystemExit("not built yet")
+class LazyCommand(NamedTuple):
+    """Where a command lives. `module` has a Typer named `app`, which holds the command or, if `group`, is it."""
+
+    module: str
+    summary: str
+    group: bool = False
+
+
+COMMANDS: dict[str, LazyCommand] = {
+    "up": LazyCommand("cli.up", "Start the engine with its servers on this machine and keep it running."),
+    "run": LazyCommand("cli.run", "Execute a workflow definition; without a running engine, start one for it."),
+    "validate": LazyCommand("cli.definitions", "Check a workflow definition: every problem at once."),
+    "plan": LazyCommand("cli.definitions", "Show the graph, waves, critical path and slack before anything runs."),
+    "list": LazyCommand("cli.executions", "List executions, the newest first."),
+    "status": LazyCommand("cli.executions", "Show the state of an execution."),
+    "events": LazyCommand("cli.executions", "Show the audit log of an execution."),
+    "pause": LazyCommand("cli.executions", "Pause an execution at a checkpoint."),
+    "resume": LazyCommand("cli.executions", "Resume a paused execution."),
+    "cancel": LazyCommand("cli.executions", "Cancel an execution."),
+    "replay": LazyCommand("cli.replay", "Replay an execution's history against the present code."),
+    "token": LazyCommand("cli.tokens", "Issue a token for a tenant and a role."),
+    "agent-url": LazyCommand("cli.tokens", "Show the Redis address with which a tenant's agents log in."),
+    "doctor": LazyCommand("cli.doctor", "Check this installation and say what is missing."),
+    "serve": LazyCommand("cli.serve", "Run one role of the engine against servers that run elsewhere.", group=True),
+    "migrate": LazyCommand("cli.migrate", "Bring the database's schema up to date."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Knows its commands' names and summaries, and loads a command's module when it is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._listing = False
+        for name, entry in COMMANDS.items():
+            self.add_command(TyperCommand(name, help=entry.summary))
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        entry = COMMANDS.get(cmd_name)
+        if entry is None or self._listing:
+            return super().get_command(ctx, cmd_name)
+        group = get_group(importlib.import_module(entry.module).app)
+        if not entry.group:
+            return group.commands[cmd_name]
+        group.name = cmd_name
+        return group
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=LazyGroup,
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {metadata.version('orchestration-engine')}")
+        raise typer.Exit
+
+
+@app.callback()
+def orchestrator(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Durable orchestration of many agents and tools.
+
+    Exit codes: 0 done; 1 the execution failed, the definition has errors or doctor found something; 2 usage;
+    3 not found; 4 refused; 5 no engine answers; 70 a defect.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code."""
+    raise SystemExit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command; every error becomes a message and an exit code."""
+    as_json = "--json" in arguments
+    try:
+        check_packages()
+        outcome = typer.main.get_command(app)(list(arguments), prog_name=PROGRAM, standalone_mode=False)
+    except EngineError as error:
+        print_error(error, as_json=as_json)
+        code = int(exit_code_of(error))
+    except TyperException as error:
+        code = _report_usage(error, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        print_message("interrupted")
+        code = int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader went away (`orchestrator list | head`): no one is left to be told.
+        _silence_stdout()
+        code = int(ExitCode.OK)
+    except Exception as error:  # the process ends here: a defect shows as one line, not as a stack trace
+        if os.environ.get("ORCHESTRATOR_DEBUG"):
+            raise
+        print_error(
+            EngineError(f"defect: {type(error).__name__}: {error}; ORCHESTRATOR_DEBUG=1 shows where"), as_json=as_json
+        )
+        code = int(ExitCode.INTERNAL)
+    else:
+        code = outcome if isinstance(outcome, int) else int(ExitCode.OK)
+    return code
+
+
+def _report_usage(error: TyperException, *, as_json: bool) -> int:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    print_message(f"error: {message}")
+    if context is not None:
+        print_message(f"see: {context.command_path} --help")
+    if as_json:
+        print_document({"error": {"code": "USAGE", "message": message}})
+    return int(ExitCode.USAGE)
+
+
+def _silence_stdout() -> None:
+    """Python flushes stdout at exit and would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
