@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from engine.contracts.definition import TaskDefinition, WorkflowDefinition
+from engine.errors import InvalidDefinitionError
 from planner.graph import TaskGraph, build_graph
 from planner.schedule import Schedule, estimate_us, most_at_once, schedule
 from planner.simulate import duration_us
@@ -56,9 +57,16 @@ class Draft:
 
 
 def draft(definition: WorkflowDefinition) -> Draft:
-    """Raises InvalidDefinitionError for a cycle; definitions that `planner.parse` made have none."""
+    """Raises InvalidDefinitionError for what `planner.parse` never lets through."""
     position_of = {task.id: position for position, task in enumerate(definition.tasks)}
-    graph = build_graph([[position_of[name] for name in task.depends_on] for task in definition.tasks])
+    for task in definition.tasks:
+        if task.agent not in definition.agents:
+            raise InvalidDefinitionError(f"the task {task.id} names the unknown role {task.agent}")
+    try:
+        dependencies = [[position_of[name] for name in task.depends_on] for task in definition.tasks]
+    except KeyError as error:
+        raise InvalidDefinitionError(f"a task depends on {error}, which does not exist") from error
+    graph = build_graph(dependencies)
     tasks = [definition.tasks[position] for position in graph.positions]
     estimates_us = [estimate_us(task) for task in tasks]
     wave_of = [0] * len(tasks)

@@ -111,12 +111,10 @@ def _add(
     elif kind in ("literal_error", "enum"):
         _add_choice(location, given, str(context.get("expected", "")), problems, suggester)
     elif kind in _WANTED:
-        problems.add("INVALID_TYPE", location, _type_message(_WANTED[kind], given, location))
+        problems.add("INVALID_TYPE", location, _type_message(_WANTED[kind], given))
     elif kind in _BOUNDS:
         key, words = _BOUNDS[kind]
         problems.add("OUT_OF_RANGE", location, f"must be {words} {context[key]:g}, not {quoted(given)}")
-    elif kind == "finite_number":
-        problems.add("OUT_OF_RANGE", location, "must be a finite number")
     elif kind == "too_short":
         problems.add("EMPTY", location, "must not be empty")
     elif kind in ("string_pattern_mismatch", "string_too_short") or (kind == "string_too_long" and _names(location)):
@@ -159,12 +157,10 @@ def _name_problem(location: Location, given: object) -> tuple[str, Location, str
     )
 
 
-def _type_message(wanted: str, given: object, location: Location) -> str:
+def _type_message(wanted: str, given: object) -> str:
     message = f"must be {wanted}, not {kind_of(given)}"
     if wanted == "a string" and isinstance(given, int | float) and not isinstance(given, bool):
         message += f'; write it in quotes: "{quoted(given)}"'
-    elif location[-1:] == ("retry_policy",):
-        message = f"must be a policy's name or an object, not {kind_of(given)}"
     return message
 
 

@@ -9,7 +9,6 @@ import orjson
 
 from engine.contracts.definition import WorkflowDefinition
 from engine.contracts.plan import Plan, PlanTask, Problem
-from engine.errors import InvalidDefinitionError
 from planner.draft import Draft, draft
 from planner.estimates import estimated_resources
 from planner.optimizations import optimizations
@@ -73,10 +72,7 @@ class Planner:
 
 def make_plan(definition: WorkflowDefinition, plan_hash: str) -> Plan:
     """The plan, without any cache."""
-    try:
-        drafted = draft(definition)
-    except KeyError as error:
-        raise InvalidDefinitionError(f"a task names {error}, which does not exist") from error
+    drafted = draft(definition)
     return Plan(
         plan_hash=plan_hash,
         tasks=_plan_tasks(drafted),

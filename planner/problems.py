@@ -25,6 +25,9 @@ QUOTED_LENGTH_MAX: Final = 80
 COMPARISONS_MAX: Final = 20_000
 """Comparisons of names spent on suggestions for one definition."""
 
+COMPARED_MAX: Final = 200
+"""Names compared letter by letter for one suggestion."""
+
 _NAME = re.compile(NAME_PATTERN)
 _SEPARATORS = re.compile(r"[-_\s]+")
 
@@ -139,12 +142,14 @@ class Suggester:
         self._comparisons_left -= len(candidates)
         plain = _SEPARATORS.sub("", word).lower()
         near = []
+        longer = None
         for candidate in candidates:
             if _SEPARATORS.sub("", candidate).lower() == plain:
                 return candidate
+            if len(word) > 2 and candidate.startswith(word):
+                longer = longer or candidate
             if candidate[:1] == word[:1] and abs(len(candidate) - len(word)) <= 3:
                 near.append(candidate)
-        if len(near) < 200:
-            matches = difflib.get_close_matches(word, candidates if len(candidates) < 200 else near, n=1)
-            return matches[0] if matches else None
-        return None
+        compared = candidates if len(candidates) <= COMPARED_MAX else near
+        matches = difflib.get_close_matches(word, compared, n=1) if len(compared) <= COMPARED_MAX else []
+        return matches[0] if matches else longer

@@ -29,7 +29,8 @@ class _Run:
         self.ready: dict[str, list[tuple[int, int]]] = {role: [] for role in counts}
         self.ready_alone: list[tuple[int, int]] = []
         self.running: list[tuple[int, int]] = []
-        self.touched = set(counts)
+        self.touched: set[str] = set()
+        """Roles that may have something to start since they were last looked at."""
 
     def make_ready(self, index: int) -> None:
         entry = (-self.tails_us[index], index)
@@ -45,12 +46,9 @@ class _Run:
         heapq.heappush(self.running, (now_us + self.estimates_us[index], index))
 
     def start_what_can(self, now_us: int) -> None:
-        if self.running and self.running[0][1] in self.alone:
-            return
         if self.ready_alone:  # Nothing else starts, so that it gets its turn.
             if not self.running:
                 self.start(heapq.heappop(self.ready_alone)[1], now_us)
-                self.touched = set(self.free)
             return
         for role in sorted(self.touched):
             ready = self.ready[role]

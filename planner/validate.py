@@ -89,7 +89,7 @@ def check_agents(data: dict[str, Any], problems: ProblemList) -> None:
         if not isinstance(agent, dict):
             continue
         count = agent.get("count", 1)
-        instances += count if isinstance(count, int) and count > 0 else 0
+        instances += count if isinstance(count, int) and 0 < count <= AGENTS_MAX else 0
         resources = agent.get("resources")
         if not isinstance(resources, dict):
             continue
