@@ -107,12 +107,12 @@ class ChildProcess:
                     await asyncio.wait([exited], timeout=PROBE_INTERVAL_SECONDS)
         except TimeoutError as error:
             raise UnavailableError(
-                f"{self.name} is not ready after {timeout_seconds:g} s; {self._last_words()}"
+                f"{self.name} is not ready after {timeout_seconds:g} s; {self.last_words()}"
             ) from error
         finally:
             exited.cancel()
         raise UnavailableError(
-            f"{self.name} ended with exit code {self.returncode} before it was ready; {self._last_words()}"
+            f"{self.name} ended with exit code {self.returncode} before it was ready; {self.last_words()}"
         )
 
     async def stop(self, timeout_seconds: float) -> int | None:
@@ -143,7 +143,7 @@ class ChildProcess:
             log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
             return log.read().decode("utf-8", "replace").strip()
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         return f"the end of {self.log_file}:\n{self.log_tail() or '(empty)'}"
 
 

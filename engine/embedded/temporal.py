@@ -5,7 +5,6 @@ stays small and starts faster without it. The program comes with a package; noth
 """
 
 import asyncio
-import http.client
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, Final
 
 from engine.embedded import binaries
 from engine.embedded.addresses import LOOPBACK
-from engine.embedded.process import PROBE_TIMEOUT_SECONDS, ChildProcess
+from engine.embedded.loopback_http import exchange
+from engine.embedded.process import ChildProcess
 from engine.embedded.server import EmbeddedServer
 from engine.errors import UnavailableError
 
@@ -136,21 +136,4 @@ class TemporalServer(EmbeddedServer):
         self, port: int, method: str, path: str, body: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
         url = f"/api/v1/namespaces/{self.namespace}{path}"
-        return await asyncio.to_thread(_exchange, port, method, url, body)
-
-
-def _exchange(port: int, method: str, url: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=PROBE_TIMEOUT_SECONDS)
-    try:
-        connection.request(method, url, None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        content = response.read()
-    except http.client.HTTPException as error:
-        raise ConnectionError(f"Temporal's HTTP interface: {error!r}") from error
-    finally:
-        connection.close()
-    try:
-        answer = json.loads(content)
-    except ValueError:
-        answer = {"message": content[:200].decode("utf-8", "replace")}
-    return response.status, answer if isinstance(answer, dict) else {"message": str(answer)}
+        return await exchange(LOOPBACK, port, method, url, body)
