@@ -1,1 +1,148 @@
-"""Composition root of the worker: workflows, activities, bridge, reconciler, registry."""
+"""Composition root of the worker: workflows and their activities, the bridge, the registry, the reconciler.
+
+`serve` runs the roles that it is given in one process. With both roles in it, events are handed straight to ticks
+that wait for them; split over processes, they travel by signal.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.allocation import AllocationActivities
+from activities.ticks import TickActivities
+from engine.agents.binding import Binder
+from engine.agents.catalogue import load_catalogue
+from engine.agents.registry import RegistryMonitor
+from engine.events.bridge import Bridge
+from engine.events.connection import connect as connect_redis
+from engine.events.dispatch import Dispatcher
+from engine.events.feed import RedisFeed
+from engine.events.functions import Functions
+from engine.events.lingering import Lingering
+from engine.events.partitions import PartitionLeases
+from engine.events.progress import ProgressBoard
+from engine.observability.log import configure, get_logger
+from engine.postgres.stores import Stores
+from engine.recovery.reconciler import Reconciler
+from engine.settings import Settings
+from engine.temporal.connection import connect as connect_temporal
+from engine.temporal.launcher import TemporalLauncher
+from workflows.supervisor import SupervisorWorkflow
+
+log = get_logger(__name__)
+
+WORKFLOWS = "workflows"
+BRIDGE = "bridge"
+ROLES = frozenset({WORKFLOWS, BRIDGE})
+
+WORKFLOW_TASKS_MAX = 20
+"""More at once would starve each other in one Python process, until the deadlock detector takes it for a hang."""
+
+CACHED_WORKFLOWS_MAX = 2_000
+LOCAL_ACTIVITIES_MAX = 400
+STICKY_TIMEOUT = timedelta(seconds=5)
+STOP_GRACE = timedelta(seconds=5)
+
+SANDBOX = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_passthrough_modules(
+        "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "engine.contracts",
+        "workflows.kernel", "workflows.policies",
+    )
+)  # fmt: skip
+"""Our pure modules pass through; the workflow modules themselves are reloaded for each run."""
+
+
+def temporal_worker(
+    client: Client, settings: Settings, ticks: TickActivities, allocation: AllocationActivities
+) -> Worker:
+    return Worker(
+        client,
+        task_queue=settings.task_queue,
+        workflows=[SupervisorWorkflow],
+        activities=[
+            ticks.commit_tick,
+            ticks.read_control,
+            ticks.load_checkpoint,
+            allocation.bind_agents,
+            allocation.allocate_agents,
+        ],
+        workflow_runner=SANDBOX,
+        max_cached_workflows=CACHED_WORKFLOWS_MAX,
+        max_concurrent_workflow_tasks=WORKFLOW_TASKS_MAX,
+        max_concurrent_local_activities=LOCAL_ACTIVITIES_MAX,
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+        graceful_shutdown_timeout=STOP_GRACE,
+    )
+
+
+async def serve(settings: Settings, roles: frozenset[str]) -> None:
+    """Run the roles until SIGTERM or SIGINT."""
+    configure(settings, "+".join(sorted(roles)))
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        jobs = await build(settings, roles, stack)
+        log.info("worker.started", roles=sorted(roles), task_queue=settings.task_queue)
+        await _until_stopped(jobs, stop)
+    log.info("worker.stopped")
+
+
+async def build(
+    settings: Settings, roles: frozenset[str], stack: AsyncExitStack
+) -> Sequence[Callable[[], Awaitable[None]]]:
+    """Wire everything; answer what is to be run. Clean-up goes to the stack."""
+    stores = await stack.enter_async_context(Stores.open(settings))
+    redis = connect_redis(settings)
+    stack.push_async_callback(redis.aclose)
+    functions = Functions(redis)
+    await functions.load()
+    client = await connect_temporal(settings)
+    launcher = TemporalLauncher(client, settings)
+    feed = RedisFeed(redis)
+    stack.push_async_callback(feed.close)
+    lingering = Lingering()
+    jobs: list[Callable[[], Awaitable[None]]] = []
+    acknowledged: Callable[[str, Sequence[str]], None] = _nobody_here
+    if BRIDGE in roles:
+        progress = ProgressBoard(stores.maintenance, feed)
+        leases = PartitionLeases(functions, settings.event_partitions)
+        bridge = Bridge(redis, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
+        stack.push_async_callback(bridge.stop)
+        acknowledged = bridge.acknowledged
+        jobs += [
+            bridge.run,
+            RegistryMonitor(redis, stores.hosts, stores.maintenance, settings).run,
+            Reconciler(stores.maintenance, stores.executions, launcher).run,
+        ]
+    if WORKFLOWS in roles:
+        dispatcher = Dispatcher(functions, stores.dispatch)
+        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, feed, acknowledged)
+        binder = Binder(stores.hosts, redis, load_catalogue(settings.catalogue_file), settings)
+        jobs.append(temporal_worker(client, settings, ticks, AllocationActivities(binder)).run)
+    return jobs
+
+
+def _nobody_here(execution_id: str, entry_ids: Sequence[str]) -> None:
+    """The bridge runs in another process; it notices by looking at the stream."""
+
+
+async def _until_stopped(jobs: Sequence[Callable[[], Awaitable[None]]], stop: asyncio.Event) -> None:
+    """Any job that ends, ends the process: whoever supervises starts it again, whole."""
+    stopping = asyncio.create_task(stop.wait())
+    running = [asyncio.ensure_future(job()) for job in jobs]
+    done, _ = await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
+    for task in [stopping, *running]:
+        task.cancel()
+    results = await asyncio.gather(*running, return_exceptions=True)
+    if stopping not in done:
+        for result in results:
+            if isinstance(result, Exception):
+                raise result

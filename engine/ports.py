@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import Control, Delta, ExecutionInput, TickProposal
+from engine.contracts.kernel import BindRequest, BindResult, Control, Delta, ExecutionInput, TickProposal
 from engine.contracts.model import Model
 from engine.contracts.plan import Plan
 from engine.contracts.views import (
@@ -144,6 +144,10 @@ class ExecutionStore(Protocol):
         first is pending) keeps the first, whose checkpoint the caller then waits for.
         Raises InvalidTransitionError when the present status forbids the action.
         """
+        ...
+
+    async def pending_control(self, tenant: str, execution_id: UUID) -> Control | None:
+        """The control row that no tick has obeyed yet."""
         ...
 
     async def close_from_outside(
@@ -320,3 +324,21 @@ class IdempotencyKeys(Protocol):
         Raises IdempotencyConflictError when the key was used with another hash.
         """
         ...
+
+
+class Nudger(Protocol):
+    """The sending side of the feed. Implemented by `engine.events.feed`."""
+
+    async def nudge(self, tenant: str, execution_id: str, message: dict[str, Any]) -> None: ...
+
+
+class Acknowledged(Protocol):
+    """Told which stream entries a tick of this process consumed. Implemented by the bridge, where one runs here."""
+
+    def __call__(self, execution_id: str, entry_ids: Sequence[str]) -> None: ...
+
+
+class AgentBinder(Protocol):
+    """Finds host processes for logical agents. Implemented by `engine.agents.binding`."""
+
+    async def bind(self, request: BindRequest) -> BindResult: ...

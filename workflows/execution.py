@@ -291,6 +291,7 @@ class ExecutionWorkflow:
             acknowledge=tuple(decision.acknowledge),
             results=tuple(decision.results),
             cancel=tuple(decision.cancel),
+            hosts=decision.hosts,
             audit=tuple(decision.audit),
             metrics=decision.metrics,
             current_phase=decision.current_phase,

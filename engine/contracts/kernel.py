@@ -58,6 +58,7 @@ class Attempt(Model):
     task_id: str
     agent_id: str
     attempt: int
+    host_id: str = Field("", description="where it was sent; in assignments, so that they can be sent again")
 
 
 class Started(Model):
@@ -177,6 +178,7 @@ class TickProposal(Model):
     )
     results: tuple[TaskResult, ...] = ()
     cancel: tuple[Attempt, ...] = Field((), description="attempts that no longer count; their agents are told to stop")
+    hosts: dict[str, str] = Field(default_factory=dict, description="host of each agent that is to be told something")
     audit: tuple[AuditEvent, ...] = ()
     metrics: Metrics = Metrics()
     current_phase: str | None = None

@@ -43,6 +43,7 @@ class Decision:
     acknowledge: list[str]
     results: list[TaskResult]
     cancel: list[Attempt]
+    hosts: dict[str, str]
     audit: list[AuditEvent]
     metrics: Metrics
     current_phase: str | None
@@ -92,6 +93,7 @@ class _Tick:
             acknowledge=admitted.acknowledge,
             results=self.fold.results,
             cancel=self.fold.cancel,
+            hosts=self._hosts(),
             audit=self.trail.events,
             metrics=self._metrics(),
             current_phase=self._phase(),
@@ -186,7 +188,8 @@ class _Tick:
             self.fold.cancel.append(self._attempt(i))
             self.fold.fail(i, TASK_TIMEOUT, f"not done {task.timeout_ms / 1000:g} s after its start", retryable=True)
         elif run.resends < RESENDS_MAX or self._is_busy(i):
-            self.change.resend(self._attempt(i))
+            host_id = self.state.agents[run.agent_id or ""].host_id or ""
+            self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id}))
         elif run.agent_id is not None:
             self.fold.lose(self.state.agents[run.agent_id], "it confirmed no assignment")
 
@@ -229,7 +232,10 @@ class _Tick:
             if n >= ASSIGNMENTS_PER_TICK_MAX:
                 break
             attempt = Attempt.model_construct(
-                task_id=state.plan.tasks[i].id, agent_id=agent_id, attempt=state.tasks[i].attempt + 1
+                task_id=state.plan.tasks[i].id,
+                agent_id=agent_id,
+                attempt=state.tasks[i].attempt + 1,
+                host_id=state.agents[agent_id].host_id or "",
             )
             self.change.assign(attempt)
             self.trail.assigned(attempt)
@@ -295,6 +301,17 @@ class _Tick:
         return Attempt.model_construct(
             task_id=self.state.plan.tasks[i].id, agent_id=run.agent_id or "", attempt=run.attempt
         )
+
+    def _hosts(self) -> dict[str, str]:
+        """Where to send what this tick has to say: to whom it concerns; on a change of status, to all."""
+        state, recorded = self.state, self.change.recorded
+        if "status" in recorded:
+            concerned: set[str] = set(state.agents)
+        else:
+            items = (*recorded.get("done", ()), *recorded.get("failed", ()), *self.fold.cancel)
+            concerned = {item.agent_id for item in items}
+        found = {agent_id: state.agents[agent_id].host_id for agent_id in sorted(concerned) if agent_id in state.agents}
+        return {agent_id: host_id for agent_id, host_id in found.items() if host_id is not None}
 
     def _metrics(self) -> Metrics:
         state = self.state

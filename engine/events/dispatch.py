@@ -1,0 +1,177 @@
+"""A committed tick's stream writes: assignments to hosts, and what they need not keep or do any more."""
+
+import asyncio
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+from uuid import UUID
+
+from redis.exceptions import RedisError
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import Attempt, Delta, Done, Failed, TickProposal
+from engine.errors import UnavailableError
+from engine.events import keys, wire
+from engine.events.functions import Functions
+from engine.ports import DispatchStore, StoredBody
+
+ENTRY_ASSIGNMENTS_MAX = 200
+"""Assignments in one entry: hosts read and start them as they come."""
+
+TICK_KEY_SECONDS = 7 * 24 * 3600
+WRITE_TIMEOUT_SECONDS = 5.0
+BODIES_MAX = 2_000
+RESULTS_MAX = 200
+RESULTS_PER_EXECUTION_MAX = 20_000
+
+_CONTROL = {ExecutionStatus.EXECUTING: "run", ExecutionStatus.PAUSED: "pause"}
+
+
+class _Memory:
+    """Bodies and recent results of executions, so that dispatch seldom asks the database."""
+
+    def __init__(self) -> None:
+        self.bodies: OrderedDict[str, tuple[StoredBody, dict[str, Any]]] = OrderedDict()
+        self.results: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
+
+    def known(self, execution_id: str, epoch: int) -> dict[str, Any]:
+        known = self.results.setdefault((execution_id, epoch), {})
+        self.results.move_to_end((execution_id, epoch))
+        while len(self.results) > RESULTS_MAX:
+            self.results.popitem(last=False)
+        return known
+
+    def remember_body(self, execution_id: str, body: StoredBody) -> dict[str, Any]:
+        tasks = {task["id"]: task for task in body.definition["tasks"]}
+        self.bodies[execution_id] = (body, tasks)
+        while len(self.bodies) > BODIES_MAX:
+            self.bodies.popitem(last=False)
+        return tasks
+
+
+class Dispatcher:
+    """Writes ticks to the streams. A tick that was written before is not written again."""
+
+    def __init__(self, functions: Functions, store: DispatchStore) -> None:
+        self._functions = functions
+        self._store = store
+        self._memory = _Memory()
+
+    async def write(self, proposal: TickProposal, ticks: Sequence[Delta], *, own: bool) -> None:
+        """Redo or do the stream writes of stored ticks, in order. Raises UnavailableError when Redis is away."""
+        self._learn(proposal, own=own)
+        for delta in ticks:
+            mine = own and delta is ticks[0]
+            entries = await self._entries(proposal, delta, proposal.cancel if mine else ())
+            acknowledge = proposal.acknowledge if mine else delta.consumed
+            await self._write_tick(proposal, delta, entries, acknowledge)
+
+    def _learn(self, proposal: TickProposal, *, own: bool) -> None:
+        if not own or not proposal.results:
+            return
+        known = self._memory.known(proposal.execution_id, proposal.epoch)
+        for item in proposal.results:
+            if item.result_ref is None and len(known) < RESULTS_PER_EXECUTION_MAX:
+                known[item.task_id] = item.result
+
+    async def _write_tick(
+        self, proposal: TickProposal, delta: Delta, entries: list[tuple[str, bytes]], acknowledge: Iterable[str]
+    ) -> None:
+        acks = list(acknowledge)
+        if not entries and not acks:
+            return
+        stream_keys = [
+            keys.tick_key(proposal.tenant, proposal.execution_id),
+            keys.partition_stream(proposal.tenant, proposal.partition),
+            *(keys.tasks_stream(proposal.tenant, host_id) for host_id, _ in entries),
+        ]
+        args: list[Any] = [delta.tick, TICK_KEY_SECONDS, keys.GROUP, len(acks), *acks, *(body for _, body in entries)]
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
+                await self._functions.call("orc_write_tick", stream_keys, args)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+
+    async def _entries(
+        self, proposal: TickProposal, delta: Delta, cancel: Iterable[Attempt]
+    ) -> list[tuple[str, bytes]]:
+        """(host, body) pairs; what a host must stop comes before what it is to do."""
+        notices = _notices(proposal, delta, cancel)
+        by_host: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in (*delta.assigned, *delta.resent):
+            by_host[attempt.host_id].append(attempt)
+        head = {"v": 1, "execution_id": proposal.execution_id, "workflow_id": proposal.workflow_id,
+                "trace_id": proposal.trace_id, "tick": delta.tick,
+                "reply_to": keys.partition_stream(proposal.tenant, proposal.partition)}  # fmt: skip
+        entries: list[tuple[str, bytes]] = []
+        if by_host:
+            body, tasks = await self._body(proposal)
+            results = await self._results(proposal, tasks, [a for items in by_host.values() for a in items])
+        for host_id in sorted({*notices, *by_host}):
+            document = {**head, **notices.get(host_id, {})}
+            attempts = by_host.get(host_id, [])
+            if not attempts:
+                entries.append((host_id, wire.encode_host_entry(document)))
+            for first in range(0, len(attempts), ENTRY_ASSIGNMENTS_MAX):
+                document["input"] = body.input_data
+                document["assign"] = [
+                    _assignment(tasks[attempt.task_id], attempt, proposal.epoch, results)
+                    for attempt in attempts[first : first + ENTRY_ASSIGNMENTS_MAX]
+                ]
+                entries.append((host_id, wire.encode_host_entry(document)))
+                document = dict(head)
+        return entries
+
+    async def _body(self, proposal: TickProposal) -> tuple[StoredBody, dict[str, Any]]:
+        found = self._memory.bodies.get(proposal.execution_id)
+        if found is None:
+            body = await self._store.body(proposal.tenant, UUID(proposal.execution_id))
+            found = (body, self._memory.remember_body(proposal.execution_id, body))
+        return found
+
+    async def _results(self, proposal: TickProposal, tasks: dict[str, Any], attempts: list[Attempt]) -> dict[str, Any]:
+        """Results of the direct dependencies of these attempts."""
+        wanted = {d for attempt in attempts for d in tasks[attempt.task_id].get("depends_on", ())}
+        if not wanted:
+            return {}
+        known = self._memory.known(proposal.execution_id, proposal.epoch)
+        results = {task_id: known[task_id] for task_id in wanted if task_id in known}
+        missing = sorted(wanted - results.keys())
+        if missing:
+            results.update(await self._store.results(proposal.tenant, UUID(proposal.execution_id), missing))
+        return results
+
+
+def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "task_id": attempt.task_id,
+        "agent_id": attempt.agent_id,
+        "role": task["agent"],
+        "epoch": epoch,
+        "attempt": attempt.attempt,
+        "action": task.get("action") or attempt.task_id,
+        "input": task.get("input") or {},
+        "results": {d: results[d] for d in task.get("depends_on", ()) if d in results},
+        "timeout_seconds": task.get("timeout_seconds", 300),
+    }
+
+
+def _notices(proposal: TickProposal, delta: Delta, cancel: Iterable[Attempt]) -> dict[str, dict[str, Any]]:
+    """For each host: reports that were consumed, attempts that no longer count, whether to go on at all."""
+    notices: dict[str, dict[str, Any]] = defaultdict(dict)
+    ended: list[Done | Failed] = [*delta.done, *delta.failed]
+    for item in ended:
+        host_id = proposal.hosts.get(item.agent_id)
+        if host_id is not None:
+            notices[host_id].setdefault("consumed", []).append([item.task_id, proposal.epoch, item.attempt])
+    stopped_epoch = proposal.epoch if delta.rewind is None else delta.rewind.epoch - 1
+    for attempt in cancel:
+        host_id = proposal.hosts.get(attempt.agent_id)
+        if host_id is not None:
+            notices[host_id].setdefault("cancel", []).append([attempt.task_id, stopped_epoch, attempt.attempt])
+    if delta.status is not None:
+        control = "cancel" if delta.status.closed else _CONTROL.get(delta.status)
+        if control is not None:
+            for host_id in set(proposal.hosts.values()):
+                notices[host_id]["control"] = control
+    return notices

@@ -1,0 +1,27 @@
+"""Server-side functions: several commands as one step, loaded when the server does not have them."""
+
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+
+class Functions:
+    """Calls functions of `functions.lua`. A server that lost them (emptied, replaced) gets them again."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._code = files("engine.events").joinpath("functions.lua").read_text()
+
+    async def load(self) -> None:
+        await self._redis.function_load(self._code, replace=True)
+
+    async def call(self, name: str, keys: list[str], args: list[Any]) -> int:
+        try:
+            return int(await self._redis.fcall(name, len(keys), *keys, *args))
+        except ResponseError as error:
+            if "Function not found" not in str(error):
+                raise
+        await self.load()
+        return int(await self._redis.fcall(name, len(keys), *keys, *args))

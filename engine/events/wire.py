@@ -1,0 +1,138 @@
+"""The wire format of agents' reports: stream entries to typed events. Described in `docs/agent-protocol.md`."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from engine.contracts.events import AgentEvent, AgentEventType, TaskError
+from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX
+
+PROGRESS = "agent.task_progress"
+EVENTS_PER_ENTRY_MAX = 2_000
+
+
+class WireError(Exception):
+    """An entry that no repetition makes better: it goes to the dead-letter stream with this reason."""
+
+
+class _Error(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    code: str = Field("AGENT_ERROR", max_length=100)
+    message: str = ""
+    retryable: bool = True
+
+
+def _ms(value: Any) -> Any:
+    """Milliseconds as a number, or RFC 3339 text."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError("timestamps are RFC 3339 or milliseconds since the epoch") from error
+        return int(moment.timestamp() * 1000) if moment.tzinfo else value
+    return int(value) if isinstance(value, float) else value
+
+
+Milliseconds = Annotated[int, BeforeValidator(_ms), Field(ge=0, le=253_402_300_799_999)]
+
+
+class WireEvent(BaseModel):
+    """One report as it stands in an entry. Unknown fields are ignored: agents may be newer than the engine."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: AgentEventType
+    at_ms: Milliseconds
+    task_id: str = Field("", max_length=255)
+    agent_id: str = Field("", max_length=512)
+    epoch: int = Field(1, ge=1)
+    attempt: int = Field(0, ge=0)
+    started_at_ms: Milliseconds | None = None
+    result: Any = None
+    error: _Error | None = None
+    progress: float | None = Field(None, ge=0, le=1)
+    host_id: str = Field("", max_length=255)
+
+    def to_event(self) -> AgentEvent:
+        error: TaskError | None = None
+        if self.error is not None:
+            message = self.error.message[:ERROR_MESSAGE_LENGTH_MAX]
+            error = TaskError(code=self.error.code, message=message, retryable=self.error.retryable)
+        return AgentEvent.model_construct(
+            type=self.type,
+            at_ms=self.at_ms,
+            task_id=self.task_id,
+            agent_id=self.agent_id,
+            epoch=self.epoch,
+            attempt=self.attempt,
+            started_at_ms=self.started_at_ms,
+            result=self.result,
+            error=error,
+            host_id=self.host_id,
+        )
+
+
+class Report(BaseModel):
+    """One stream entry, decoded."""
+
+    execution_id: str
+    events: list[WireEvent]
+
+
+_EVENTS: TypeAdapter[list[WireEvent]] = TypeAdapter(Annotated[list[WireEvent], Field(max_length=EVENTS_PER_ENTRY_MAX)])
+_EVENT: TypeAdapter[WireEvent] = TypeAdapter(WireEvent)
+
+
+def decode_report(fields: dict[bytes, bytes]) -> Report:
+    """Decode a partition stream's entry, packed (`x`, `b`) or single. Raises WireError with the reason."""
+    try:
+        if b"b" in fields:
+            return Report.model_construct(
+                execution_id=_execution_id(fields.get(b"x")), events=_EVENTS.validate_json(fields[b"b"])
+            )
+        return _decode_single(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def _execution_id(raw: bytes | None) -> str:
+    try:
+        return str(UUID((raw or b"").decode()))
+    except ValueError as error:
+        raise WireError("execution_id is missing or not a UUID") from error
+
+
+def _decode_single(fields: dict[bytes, bytes]) -> Report:
+    try:
+        payload = orjson.loads(fields.get(b"payload", b"{}"))
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"payload is not JSON: {error}") from error
+    if not isinstance(payload, dict):
+        raise WireError("payload is not a JSON object")
+    document = {
+        **payload,
+        "type": fields.get(b"event_type", b"").decode(errors="replace"),
+        "at_ms": fields.get(b"timestamp", b"").decode(errors="replace"),
+    }
+    return Report.model_construct(
+        execution_id=_execution_id(fields.get(b"execution_id")), events=[_EVENT.validate_python(document)]
+    )
+
+
+def encode_events(events: list[dict[str, Any]]) -> bytes:
+    """The packed form's `b`, for what the engine itself reports to an execution."""
+    return orjson.dumps(events)
+
+
+Control = Literal["run", "pause", "cancel"]
+
+
+def encode_host_entry(document: dict[str, Any]) -> bytes:
+    """The `b` of an entry in a host's stream."""
+    return orjson.dumps(document)

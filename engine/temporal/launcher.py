@@ -1,0 +1,84 @@
+"""Starting, signalling and inspecting executions' workflows."""
+
+from typing import Any
+from uuid import UUID
+
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from engine.contracts.activity_names import WORKFLOW_TYPES
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import ExecutionInput
+from engine.errors import NotFoundError, UnavailableError, UnsupportedPatternError
+from engine.settings import Settings
+
+TENANT = SearchAttributeKey.for_keyword("OrchestratorTenant")
+PATTERN = SearchAttributeKey.for_keyword("OrchestratorPattern")
+WORKFLOW = SearchAttributeKey.for_keyword("OrchestratorWorkflow")
+
+_CLOSED = {
+    WorkflowExecutionStatus.COMPLETED: ExecutionStatus.COMPLETED,
+    WorkflowExecutionStatus.FAILED: ExecutionStatus.FAILED,
+    WorkflowExecutionStatus.TIMED_OUT: ExecutionStatus.FAILED,
+    WorkflowExecutionStatus.TERMINATED: ExecutionStatus.CANCELLED,
+    WorkflowExecutionStatus.CANCELED: ExecutionStatus.CANCELLED,
+}
+
+
+def temporal_id(tenant: str, execution_id: UUID | str) -> str:
+    return f"{tenant}/{execution_id}"
+
+
+class TemporalLauncher:
+    """The `Launcher` port on a Temporal client."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
+        self._client = client
+        self._task_queue = settings.task_queue
+
+    async def launch(self, launch: ExecutionInput) -> None:
+        workflow_type = WORKFLOW_TYPES.get(launch.pattern)
+        if workflow_type is None:
+            raise UnsupportedPatternError(f"no workflow carries out the pattern {launch.pattern}")
+        attributes = TypedSearchAttributes(
+            [
+                SearchAttributePair(TENANT, launch.tenant),
+                SearchAttributePair(PATTERN, launch.pattern),
+                SearchAttributePair(WORKFLOW, launch.workflow_name),
+            ]
+        )
+        try:
+            await self._client.start_workflow(
+                workflow_type,
+                launch,
+                id=temporal_id(launch.tenant, launch.execution_id),
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=attributes,
+                static_summary=f"{launch.workflow_name}: {len(launch.plan.tasks)} tasks, {launch.pattern}",
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except RPCError as error:
+            raise UnavailableError(f"Temporal did not start the execution: {error.status.name}") from error
+
+    async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:
+        handle = self._client.get_workflow_handle(temporal_id(tenant, execution_id))
+        try:
+            await handle.signal(name, args=list(args))
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise NotFoundError("no open run of this execution") from error
+            raise UnavailableError(f"Temporal did not take the signal: {error.status.name}") from error
+
+    async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
+        handle = self._client.get_workflow_handle(temporal_id(tenant, execution_id))
+        try:
+            description = await handle.describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise NotFoundError("Temporal has no such execution") from error
+            raise UnavailableError(f"Temporal does not answer: {error.status.name}") from error
+        return _CLOSED.get(description.status) if description.status is not None else None
