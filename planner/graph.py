@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import networkx as nx
 
@@ -125,8 +124,3 @@ def build_graph(dependencies: Sequence[Sequence[int]]) -> TaskGraph:
             dependents[before].append(index)
     waves = [sorted(index_of[node] for node in wave) for wave in nx.topological_generations(digraph)]
     return TaskGraph(positions, renumbered, dependents, waves)
-
-
-def cycle_edges(cycle: Cycle) -> list[tuple[int, int]]:
-    """The pairs (task, what it depends on) along the cycle's path."""
-    return list(pairwise((*cycle.path, cycle.path[0])))
