@@ -131,9 +131,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print_message("interrupted")
         code = int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader went away (`orchestrator list | head`): no one is left to be told.
-        _silence_stdout()
+    except SystemExit:
+        # Typer's answer to a broken pipe (`orchestrator list | head`): the reader has seen enough.
         code = int(ExitCode.OK)
     except Exception as error:  # the process ends here: a defect shows as one line, not as a stack trace
         if os.environ.get("ORCHESTRATOR_DEBUG"):
@@ -156,8 +155,3 @@ def _report_usage(error: TyperException, *, as_json: bool) -> int:
     if as_json:
         print_document({"error": {"code": "USAGE", "message": message}})
     return int(ExitCode.USAGE)
-
-
-def _silence_stdout() -> None:
-    """Python flushes stdout at exit and would complain once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
