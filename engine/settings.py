@@ -8,7 +8,7 @@ The four addresses have the names that everybody uses (`DATABASE_URL`, `REDIS_UR
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.contracts import limits
@@ -58,7 +58,12 @@ class Settings(BaseSettings):
     """Per client address; 0 is no limit."""
     rate_limit_exempt_loopback: bool = False
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; none by default."""
     operation_timeout_seconds: float = 30.0
+    agent_cpu_cores_max: float = Field(1024.0, gt=0)
+    agent_memory_bytes_max: int = Field(16 * 1024**4, gt=0)
+    """The largest agent that a definition may ask for: above it no host here could ever take it."""
 
     # Tokens
     token_key_file: Path | None = None
@@ -69,6 +74,8 @@ class Settings(BaseSettings):
 
     # Agents
     catalogue_file: Path | None = None
+    agent_secret_file: Path | None = None
+    """From which the agents' Redis passwords are derived; `agent-secret` in the data directory when absent."""
     event_partitions: int = Field(8, ge=1, le=1024)
     """Fixed for a deployment: executions remember theirs."""
     heartbeat_seconds: float = 2.0
@@ -85,3 +92,10 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".data")
     log_level: str = "INFO"
     log_json: bool = False
+
+    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(filter(None, (item.strip() for item in value.split(","))))
+        return value

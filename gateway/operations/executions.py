@@ -1,0 +1,202 @@
+"""Use cases that start executions and look at them."""
+
+import asyncio
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID, uuid4, uuid5
+
+import structlog
+from pydantic import Field
+
+from engine.contracts.execution import ExecutionOptions, ExecutionStatus, TaskState
+from engine.contracts.kernel import ExecutionInput
+from engine.contracts.model import StrictModel
+from engine.contracts.plan import EstimatedResources
+from engine.contracts.resources import parse_cpu_cores, parse_memory_bytes
+from engine.contracts.views import (
+    AllocatedAgent,
+    CheckpointView,
+    ExecutionEvent,
+    ExecutionStarted,
+    ExecutionSummary,
+    ExecutionView,
+    Page,
+    TaskProgress,
+)
+from engine.errors import AllocationFailedError, EngineError
+from engine.ports import ExecutionStore, Launcher
+from gateway.operations.definitions import content_hash
+from gateway.operations.operation import Caller, Id, IdempotencyKey, PageParameters, whole_number_token
+from gateway.operations.planning import PlanningDesk, Runnable
+
+EXECUTION_NAMESPACE: Final = UUID("6f0c5a52-0f6e-5d6b-9a27-3b1f3c6a4d10")
+"""Fixed for ever: the same tenant and idempotency key must give the same execution in every release."""
+
+AGENTS_SHOWN_MAX: Final = 1_000
+LAUNCH_TIMEOUT_SECONDS: Final = 5.0
+
+
+class ExecuteWorkflow(StrictModel):
+    workflow_id: Id
+    input_data: dict[str, Any]
+    execution_options: ExecutionOptions = Field(default_factory=ExecutionOptions)
+    idempotency_key: IdempotencyKey | None = None
+
+
+class ExecutionReference(StrictModel):
+    execution_id: Id
+
+
+class ListExecutions(PageParameters):
+    status: ExecutionStatus | None = Field(None, strict=False)
+    workflow_id: Id | None = None
+
+
+class ListTasks(PageParameters):
+    execution_id: Id
+    state: TaskState | None = Field(None, strict=False)
+
+
+class ListOfExecution(PageParameters):
+    execution_id: Id
+
+
+class ExecutionOperations:
+    def __init__(
+        self, desk: PlanningDesk, executions: ExecutionStore, launcher: Launcher, event_partitions: int
+    ) -> None:
+        self._desk = desk
+        self._executions = executions
+        self._launcher = launcher
+        self._event_partitions = event_partitions
+        self._logger = structlog.get_logger("gateway.executions")
+
+    async def execute(self, caller: Caller, request: ExecuteWorkflow) -> ExecutionStarted:
+        """The row first, Temporal second: what is acknowledged is stored, and a reconciler finishes the rest."""
+        options = request.execution_options
+        runnable = await self._desk.runnable(caller.tenant, request.workflow_id, options.retry_policy)
+        _check_constraints(options, runnable.plan.estimated_resources)
+        launch = self._launch_document(caller, request, runnable)
+        planned = await self._executions.insert_planning(
+            caller.tenant,
+            launch,
+            request.input_data,
+            options.model_dump(mode="json"),
+            caller.principal.subject,
+            allow_concurrent=options.allow_concurrent,
+            request_hash=_request_hash(request) if request.idempotency_key is not None else None,
+        )
+        if planned.status is ExecutionStatus.PLANNING:
+            await self._launch(launch)
+        estimate = timedelta(seconds=runnable.plan.estimated_resources.estimated_duration_seconds)
+        return ExecutionStarted(
+            execution_id=planned.execution_id,
+            workflow_id=planned.workflow_id,
+            status=planned.status,
+            allocated_agents=_logical_agents(runnable),
+            execution_url=_websocket_url(caller.base_url, planned.execution_id),
+            estimated_completion=planned.started_at + estimate,
+        )
+
+    async def status(self, caller: Caller, request: ExecutionReference) -> ExecutionView:
+        return await self._executions.status(caller.tenant, request.execution_id)
+
+    async def watch(self, caller: Caller, request: ExecutionReference) -> ExecutionView:
+        """Where a watcher begins: that the execution is there, and whether it is closed."""
+        return await self._executions.status(caller.tenant, request.execution_id, include_tasks=False)
+
+    async def list(self, caller: Caller, request: ListExecutions) -> Page[ExecutionSummary]:
+        return await self._executions.list(
+            caller.tenant,
+            limit=request.limit,
+            page_token=request.page_token,
+            status=request.status,
+            workflow_id=request.workflow_id,
+        )
+
+    async def tasks(self, caller: Caller, request: ListTasks) -> Page[TaskProgress]:
+        return await self._executions.tasks(
+            caller.tenant,
+            request.execution_id,
+            limit=request.limit,
+            page_token=request.page_token,
+            state=request.state,
+        )
+
+    async def events(self, caller: Caller, request: ListOfExecution) -> Page[ExecutionEvent]:
+        events, more = await self._executions.events(
+            caller.tenant,
+            request.execution_id,
+            after_sequence=whole_number_token(request.page_token),
+            limit=request.limit,
+        )
+        token = str(events[-1].sequence) if more and events else None
+        return Page[ExecutionEvent](items=tuple(events), next_page_token=token)
+
+    async def checkpoints(self, caller: Caller, request: ListOfExecution) -> Page[CheckpointView]:
+        return await self._executions.checkpoints(
+            caller.tenant, request.execution_id, limit=request.limit, page_token=request.page_token
+        )
+
+    def _launch_document(self, caller: Caller, request: ExecuteWorkflow, runnable: Runnable) -> ExecutionInput:
+        key, options = request.idempotency_key, request.execution_options
+        execution_id = str(uuid4() if key is None else uuid5(EXECUTION_NAMESPACE, f"{caller.tenant}\n{key}"))
+        return ExecutionInput(
+            tenant=caller.tenant,
+            execution_id=execution_id,
+            workflow_id=str(request.workflow_id),
+            workflow_name=runnable.name,
+            pattern=runnable.definition.orchestration_pattern.value,
+            pattern_config=runnable.definition.pattern_config,
+            plan=runnable.kernel_plan,
+            partition=zlib.crc32(execution_id.encode()) % self._event_partitions,
+            trace_id=str(caller.trace_id),
+            timeout_ms=options.timeout * 1000,
+            checkpoint_interval_ms=options.checkpoint_interval * 1000,
+            pause_grace_ms=options.pause_grace_seconds * 1000,
+            started_at_ms=int(datetime.now(UTC).timestamp() * 1000),
+        )
+
+    async def _launch(self, launch: ExecutionInput) -> None:
+        try:
+            async with asyncio.timeout(LAUNCH_TIMEOUT_SECONDS):
+                await self._launcher.launch(launch)
+        except (EngineError, TimeoutError) as error:
+            self._logger.warning(
+                "launch_left_to_reconciler",
+                tenant=launch.tenant,
+                execution_id=launch.execution_id,
+                error=repr(error),
+            )
+
+
+def _check_constraints(options: ExecutionOptions, needed: EstimatedResources) -> None:
+    allowed = options.resource_constraints
+    exceeded = []
+    if allowed.max_agents is not None and needed.agents_required > allowed.max_agents:
+        exceeded.append(f"max_agents: {needed.agents_required} agents are needed")
+    if allowed.max_cpu is not None and needed.cpu_cores > parse_cpu_cores(allowed.max_cpu):
+        exceeded.append(f"max_cpu: {needed.cpu_cores:g} cores are needed")
+    if allowed.max_memory is not None and needed.memory_gb > parse_memory_bytes(allowed.max_memory) / 1e9:
+        exceeded.append(f"max_memory: {needed.memory_gb:g} GB are needed")
+    if exceeded:
+        raise AllocationFailedError("the resource constraints do not allow this workflow", exceeded=exceeded)
+
+
+def _request_hash(request: ExecuteWorkflow) -> str:
+    return content_hash(request.model_dump(mode="json", exclude={"idempotency_key"}))
+
+
+def _logical_agents(runnable: Runnable) -> tuple[AllocatedAgent, ...]:
+    agents: list[AllocatedAgent] = []
+    for role, wanted in runnable.kernel_plan.roles.items():
+        count = min(wanted.count, AGENTS_SHOWN_MAX - len(agents))
+        agents += (
+            AllocatedAgent(agent_id=f"{role}-{number}", role=role, status="assigned") for number in range(1, count + 1)
+        )
+    return tuple(agents)
+
+
+def _websocket_url(base_url: str, execution_id: UUID) -> str:
+    return f"ws{base_url.removeprefix('http')}/ws/workflows/{execution_id}"

@@ -1,0 +1,92 @@
+"""What the gateway needs of the planner, and how plans are kept ready for `workflow.execute`."""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from engine.contracts.definition import RetryPolicyName, WorkflowDefinition
+from engine.contracts.kernel import KernelPlan
+from engine.contracts.plan import Plan
+from engine.ports import DefinitionStore
+
+RUNNABLE_CACHED_MAX: Final = 64
+CONCURRENT_PLANNINGS_MAX: Final = 1
+"""Planning is pure computation: more than one at a time only makes each of them slower."""
+
+THREAD_ABOVE_TASKS: Final = 200
+"""Definitions above this are planned in a thread, so that other requests are answered meanwhile."""
+
+
+class Planning(Protocol):
+    """The planner. Pure functions; the wiring stands in `gateway.serve`."""
+
+    def parse(self, definition: dict[str, Any]) -> WorkflowDefinition:
+        """Raises InvalidDefinitionError with every problem, located."""
+        ...
+
+    def plan(self, definition: WorkflowDefinition) -> Plan: ...
+
+    def kernel_plan(self, definition: WorkflowDefinition, plan: Plan, retry_policy: RetryPolicyName) -> KernelPlan: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """A stored workflow, ready to be launched."""
+
+    name: str
+    definition: WorkflowDefinition
+    plan: Plan
+    kernel_plan: KernelPlan
+
+
+class PlanningDesk:
+    """Runs the planner off the event loop when the work is large, one piece at a time."""
+
+    def __init__(self, planning: Planning, definitions: DefinitionStore) -> None:
+        self._planning = planning
+        self._definitions = definitions
+        self._slots = asyncio.Semaphore(CONCURRENT_PLANNINGS_MAX)
+        self._runnable: OrderedDict[tuple[str, UUID, str], Runnable] = OrderedDict()
+
+    async def parse(self, raw: dict[str, Any]) -> WorkflowDefinition:
+        tasks = raw.get("tasks")
+        if not isinstance(tasks, list) or len(tasks) <= THREAD_ABOVE_TASKS:
+            return self._planning.parse(raw)
+        async with self._slots:
+            return await asyncio.to_thread(self._planning.parse, raw)
+
+    async def plan(self, definition: WorkflowDefinition) -> Plan:
+        if len(definition.tasks) <= THREAD_ABOVE_TASKS:
+            return self._planning.plan(definition)
+        async with self._slots:
+            return await asyncio.to_thread(self._planning.plan, definition)
+
+    async def runnable(self, tenant: str, workflow_id: UUID, retry_policy: RetryPolicyName) -> Runnable:
+        """Definitions never change under their id, so what is cached stays true.
+
+        Whether the workflow still exists is asked by whoever inserts the execution.
+        """
+        key = (tenant, workflow_id, retry_policy)
+        cached = self._runnable.get(key)
+        if cached is not None:
+            self._runnable.move_to_end(key)
+            return cached
+        detail = await self._definitions.get(tenant, workflow_id)
+        plan = await self._definitions.get_plan(tenant, workflow_id)
+
+        def build() -> Runnable:
+            definition = WorkflowDefinition.model_validate(detail.definition)
+            kernel_plan = self._planning.kernel_plan(definition, plan, retry_policy)
+            return Runnable(detail.name, definition, plan, kernel_plan)
+
+        if len(plan.tasks) <= THREAD_ABOVE_TASKS:
+            runnable = build()
+        else:
+            async with self._slots:
+                runnable = await asyncio.to_thread(build)
+        self._runnable[key] = runnable
+        while len(self._runnable) > RUNNABLE_CACHED_MAX:
+            self._runnable.popitem(last=False)
+        return runnable

@@ -1,0 +1,137 @@
+"""All operations in one table: name, permission, parameters, use case."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, get_type_hints
+
+from engine.contracts.definition import WorkflowDefinition
+from engine.contracts.model import Model, StrictModel
+from engine.contracts.views import ExecutionStarted, WorkflowCreated
+from engine.ports import OperationLog
+from engine.security.permissions import Permission
+from gateway.operations.control import ControlExecution, ControlOperations, ResumeExecution
+from gateway.operations.definitions import (
+    CREATE_POSITIONAL,
+    DefinitionOperations,
+    ListWorkflows,
+    WorkflowReference,
+    parse_create,
+)
+from gateway.operations.executions import (
+    ExecuteWorkflow,
+    ExecutionOperations,
+    ExecutionReference,
+    ListExecutions,
+    ListOfExecution,
+    ListTasks,
+)
+from gateway.operations.operation import (
+    Caller,
+    NoParameters,
+    Operation,
+    Operations,
+    PageParameters,
+    parse_parameters,
+)
+from gateway.operations.system import ListAgents, ListPatterns, PagePatterns, PatternReference, SystemOperations
+
+METHODS = (
+    "workflow.create",
+    "workflow.execute",
+    "workflow.status",
+    "workflow.pause",
+    "workflow.resume",
+    "workflow.cancel",
+    "workflow.get",
+    "workflow.list",
+    "workflow.delete",
+    "execution.list",
+    "pattern.list",
+)
+"""The operations that JSON-RPC offers; REST offers all."""
+
+
+def build_operations(
+    definitions: DefinitionOperations,
+    executions: ExecutionOperations,
+    control: ControlOperations,
+    system: SystemOperations,
+    log: OperationLog,
+) -> Operations:
+    create = Operation(
+        name="workflow.create",
+        permission=Permission.WORKFLOW_CREATE,
+        parse=parse_create,
+        run=definitions.create,
+        parameters=WorkflowDefinition,
+        result=WorkflowCreated,
+        positional=CREATE_POSITIONAL,
+        subject_type="workflow",
+        result_subject="workflow_id",
+    )
+    execute = Operation(
+        name="workflow.execute",
+        permission=Permission.WORKFLOW_EXECUTE,
+        parse=partial(parse_parameters, ExecuteWorkflow),
+        run=executions.execute,
+        parameters=ExecuteWorkflow,
+        result=ExecutionStarted,
+        positional=tuple(ExecuteWorkflow.model_fields),
+        subject_type="execution",
+        subject_field="workflow_id",
+        result_subject="execution_id",
+    )
+    of_workflow = partial(_operation, subject_type="workflow", subject_field="workflow_id")
+    of_execution = partial(_operation, subject_type="execution", subject_field="execution_id")
+    of_pattern = partial(_operation, subject_type="pattern")
+    of_engine = partial(_operation, subject_type="engine")
+    read, admin = Permission.WORKFLOW_READ, Permission.WORKFLOW_ADMIN
+    table = (
+        create,
+        execute,
+        of_workflow("workflow.get", read, WorkflowReference, definitions.get),
+        _operation("workflow.list", read, ListWorkflows, definitions.list, "workflow"),
+        of_workflow("workflow.delete", admin, WorkflowReference, definitions.delete),
+        of_execution("workflow.status", read, ExecutionReference, executions.status),
+        of_execution("execution.watch", read, ExecutionReference, executions.watch),
+        of_execution("workflow.pause", admin, ControlExecution, control.pause),
+        of_execution("workflow.resume", admin, ResumeExecution, control.resume, positional=_RESUME),
+        of_execution("workflow.cancel", admin, ControlExecution, control.cancel),
+        _operation("execution.list", read, ListExecutions, executions.list, "execution"),
+        of_execution("execution.tasks", read, ListTasks, executions.tasks),
+        of_execution("execution.events", read, ListOfExecution, executions.events),
+        of_execution("execution.checkpoints", read, ListOfExecution, executions.checkpoints),
+        of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),
+        of_pattern("pattern.list", Permission.PATTERN_READ, ListPatterns, system.patterns),
+        of_pattern("pattern.page", Permission.PATTERN_READ, PagePatterns, system.page_of_patterns),
+        of_pattern("pattern.get", Permission.PATTERN_READ, PatternReference, system.pattern, subject_field="name"),
+        of_engine("agent.list", read, ListAgents, system.agents),
+        of_engine("capacity.get", read, NoParameters, system.capacity),
+        of_engine("audit.list", admin, PageParameters, system.audit),
+    )
+    return Operations(table, log)
+
+
+_RESUME = ("execution_id", "checkpoint_id", "reason", "idempotency_key")
+
+
+def _operation(
+    name: str,
+    permission: Permission,
+    parameters: type[StrictModel],
+    run: Callable[[Caller, Any], Awaitable[Model | None]],
+    subject_type: str,
+    subject_field: str | None = None,
+    positional: tuple[str, ...] | None = None,
+) -> Operation:
+    return Operation(
+        name=name,
+        permission=permission,
+        parse=partial(parse_parameters, parameters),
+        run=run,
+        parameters=parameters,
+        result=get_type_hints(run)["return"],
+        positional=tuple(parameters.model_fields) if positional is None else positional,
+        subject_type=subject_type,
+        subject_field=subject_field,
+    )

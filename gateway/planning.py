@@ -1,0 +1,26 @@
+"""The planner, in the form that the operations ask for."""
+
+from typing import Any
+
+from engine.contracts.definition import RetryPolicyName, WorkflowDefinition
+from engine.contracts.kernel import KernelPlan
+from engine.contracts.plan import Plan
+from planner.kernel_plan import kernel_plan
+from planner.parse import parse_definition
+from planner.planner import Planner
+
+
+class GraphPlanning:
+    """Implements `gateway.operations.planning.Planning`."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._planner = planner
+
+    def parse(self, definition: dict[str, Any]) -> WorkflowDefinition:
+        return parse_definition(definition)
+
+    def plan(self, definition: WorkflowDefinition) -> Plan:
+        return self._planner.plan(definition)
+
+    def kernel_plan(self, definition: WorkflowDefinition, plan: Plan, retry_policy: RetryPolicyName) -> KernelPlan:
+        return kernel_plan(definition, plan, retry_policy)

@@ -1,0 +1,72 @@
+"""The REST routes: which operation stands behind which method and path."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, Literal
+
+Body = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`query` names the operation's parameters that come in the query; those in the path come from there."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    operation: str
+    summary: str
+    status: HTTPStatus = HTTPStatus.OK
+    query: tuple[str, ...] = ()
+    body: Body = "none"
+    location: str | None = None
+    """Template of the Location header, filled from the result."""
+
+
+_PAGE = ("limit", "page_token")
+_WORKFLOW: Final = "/workflows/{workflow_id}"
+_EXECUTION: Final = "/executions/{execution_id}"
+
+ROUTES: Final = (
+    Route(
+        "POST",
+        "/workflows",
+        "workflow.create",
+        "Validate, plan and store a definition",
+        HTTPStatus.CREATED,
+        body="required",
+        location="/api/v1/workflows/{workflow_id}",
+    ),
+    Route("GET", "/workflows", "workflow.list", "List definitions", query=(*_PAGE, "name", "pattern")),
+    Route("GET", _WORKFLOW, "workflow.get", "A definition"),
+    Route("DELETE", _WORKFLOW, "workflow.delete", "Delete a definition", HTTPStatus.NO_CONTENT),
+    Route(
+        "POST",
+        f"{_WORKFLOW}/execute",
+        "workflow.execute",
+        "Start an execution",
+        HTTPStatus.ACCEPTED,
+        body="required",
+        location="/api/v1/executions/{execution_id}",
+    ),
+    Route("GET", "/executions", "execution.list", "List executions", query=(*_PAGE, "status", "workflow_id")),
+    Route("GET", _EXECUTION, "workflow.status", "Status of an execution"),
+    Route("GET", f"{_EXECUTION}/tasks", "execution.tasks", "Tasks with their results", query=(*_PAGE, "state")),
+    Route("GET", f"{_EXECUTION}/events", "execution.events", "The audit log, in order", query=_PAGE),
+    Route("GET", f"{_EXECUTION}/checkpoints", "execution.checkpoints", "Checkpoints", query=_PAGE),
+    Route(
+        "POST",
+        f"{_EXECUTION}/checkpoints",
+        "execution.checkpoint",
+        "Make a checkpoint",
+        HTTPStatus.CREATED,
+        body="optional",
+    ),
+    Route("POST", f"{_EXECUTION}/pause", "workflow.pause", "Pause; answers once it stands", body="optional"),
+    Route("POST", f"{_EXECUTION}/resume", "workflow.resume", "Resume, from a checkpoint or on", body="optional"),
+    Route("POST", f"{_EXECUTION}/cancel", "workflow.cancel", "Cancel for good", body="optional"),
+    Route("GET", "/patterns", "pattern.page", "Coordination patterns", query=(*_PAGE, "filter")),
+    Route("GET", "/patterns/{name}", "pattern.get", "A pattern with the schema of its settings"),
+    Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
+    Route("GET", "/capacity", "capacity.get", "Open executions and live hosts"),
+    Route("GET", "/audit", "audit.list", "Who did what, newest first", query=_PAGE),
+)

@@ -1,0 +1,156 @@
+"""Composition root of the gateway's process: connects to the servers, builds the application, serves it."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from typing import Final
+
+import httpx
+import uvicorn
+from prometheus_client import REGISTRY
+from redis.asyncio import Redis
+from temporalio.client import Client
+
+from engine.agents.catalogue import CapabilityChecker, load_catalogue
+from engine.contracts.patterns import SUPPORTED_PATTERNS
+from engine.errors import ConfigurationError
+from engine.events import connection as events_connection
+from engine.events.feed import RedisFeed
+from engine.ports import ExecutionFeed, Launcher
+from engine.postgres.definitions import PostgresDefinitionStore
+from engine.postgres.executions import PostgresExecutionStore
+from engine.postgres.hosts import PostgresHostStore
+from engine.postgres.idempotency import PostgresIdempotencyKeys
+from engine.postgres.operations import PostgresOperationLog
+from engine.postgres.pool import Database
+from engine.security.keys import FixedKeys, JwksKeys, KeySource
+from engine.security.tokens import TokenVerifier
+from engine.settings import Settings
+from engine.temporal import connection as temporal_connection
+from engine.temporal.launcher import TemporalLauncher
+from gateway.app import create_app
+from gateway.dependencies import GatewayDependencies
+from gateway.operations.control import ControlOperations
+from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
+from gateway.operations.executions import ExecutionOperations
+from gateway.operations.operation import Operations
+from gateway.operations.planning import PlanningDesk
+from gateway.operations.system import SystemOperations
+from gateway.operations.table import build_operations
+from gateway.planning import GraphPlanning
+from gateway.probes import Probe
+from gateway.rate_limit import rate_limit_of
+from planner.planner import Planner
+
+SHUTDOWN_GRACE_SECONDS: Final = 10
+WEBSOCKET_MESSAGE_BYTES_MAX: Final = 64 * 1024
+"""Clients have nothing to say over a WebSocket."""
+WEBSOCKET_PING_SECONDS: Final = 20.0
+CONNECTIONS_MAX: Final = 4_000
+BACKLOG: Final = 2048
+
+
+async def serve_gateway(settings: Settings, listener: socket.socket | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `listener`, when given, is bound already and goes before host and port."""
+    async with gateway_dependencies(settings) as dependencies:
+        server = uvicorn.Server(server_config(dependencies))
+        await server.serve(sockets=[listener] if listener is not None else None)
+
+
+def server_config(dependencies: GatewayDependencies) -> uvicorn.Config:
+    settings = dependencies.settings
+    return uvicorn.Config(
+        create_app(dependencies),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
+        ws_ping_interval=WEBSOCKET_PING_SECONDS,
+        ws_ping_timeout=WEBSOCKET_PING_SECONDS,
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        log_config=None,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        limit_concurrency=CONNECTIONS_MAX,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_SECONDS,
+    )
+
+
+@asynccontextmanager
+async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDependencies]:
+    """Everything connected, and disconnected again in the end."""
+    async with AsyncExitStack() as stack:
+        verifier = TokenVerifier(await _keys(settings, stack), settings.token_issuer, settings.token_audience)
+        database = await Database.connect(settings)
+        stack.push_async_callback(database.close)
+        redis = events_connection.connect(settings)
+        stack.push_async_callback(redis.aclose)
+        feed = RedisFeed(redis)
+        stack.push_async_callback(feed.close)
+        temporal = await temporal_connection.connect(settings)
+        executions = PostgresExecutionStore(database)
+        yield GatewayDependencies(
+            settings=settings,
+            verifier=verifier,
+            operations=_operations(settings, database, executions, TemporalLauncher(temporal, settings), feed),
+            executions=executions,
+            feed=feed,
+            rate_limit=rate_limit_of(settings),
+            probes=_probes(database, redis, temporal),
+            registry=REGISTRY,
+        )
+
+
+def _operations(
+    settings: Settings,
+    database: Database,
+    executions: PostgresExecutionStore,
+    launcher: Launcher,
+    feed: ExecutionFeed,
+) -> Operations:
+    definitions, hosts = PostgresDefinitionStore(database), PostgresHostStore(database)
+    log = PostgresOperationLog(database)
+    desk = PlanningDesk(GraphPlanning(Planner()), definitions)
+    return build_operations(
+        DefinitionOperations(
+            definitions,
+            desk,
+            PostgresIdempotencyKeys(database),
+            CapabilityChecker(load_catalogue(settings.catalogue_file), hosts),
+            SUPPORTED_PATTERNS,
+            AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
+        ),
+        ExecutionOperations(desk, executions, launcher, settings.event_partitions),
+        ControlOperations(executions, launcher, feed, settings.operation_timeout_seconds),
+        SystemOperations(executions, hosts, log),
+        log,
+    )
+
+
+async def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource:
+    if settings.token_jwks_url is not None:
+        client = await stack.enter_async_context(httpx.AsyncClient(follow_redirects=False))
+        return JwksKeys(client, settings.token_jwks_url)
+    if settings.token_key_file is None:
+        raise ConfigurationError(
+            "no key to verify tokens with: set ORCHESTRATOR_TOKEN_KEY_FILE or ORCHESTRATOR_TOKEN_JWKS_URL"
+        )
+    return await asyncio.to_thread(FixedKeys.from_file, settings.token_key_file)
+
+
+def _probes(database: Database, redis: Redis, temporal: Client) -> tuple[Probe, ...]:
+    async def ping_redis() -> None:
+        await redis.ping()
+
+    async def ping_temporal() -> None:
+        await temporal.service_client.check_health(timeout=timedelta(seconds=2))
+
+    return Probe("postgresql", database.ping), Probe("redis", ping_redis), Probe("temporal", ping_temporal)
