@@ -24,6 +24,7 @@ from engine.events.connection import connect as connect_redis
 from engine.events.dispatch import Dispatcher
 from engine.events.feed import RedisFeed
 from engine.events.functions import Functions
+from engine.events.hosts import HostStreams
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
@@ -111,6 +112,7 @@ async def build(
     lingering = Lingering()
     jobs: list[Callable[[], Awaitable[None]]] = []
     acknowledged: Callable[[str, Sequence[str]], None] = _nobody_here
+    host_streams = HostStreams(redis, settings.event_partitions)
     if BRIDGE in roles:
         progress = ProgressBoard(stores.maintenance, feed)
         leases = PartitionLeases(functions, settings.event_partitions)
@@ -119,13 +121,13 @@ async def build(
         acknowledged = bridge.acknowledged
         jobs += [
             bridge.run,
-            RegistryMonitor(redis, stores.hosts, stores.maintenance, settings).run,
+            RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
         ]
     if WORKFLOWS in roles:
         dispatcher = Dispatcher(functions, stores.dispatch)
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, feed, acknowledged)
-        binder = Binder(stores.hosts, redis, load_catalogue(settings.catalogue_file), settings)
+        binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
         jobs.append(temporal_worker(client, settings, ticks, AllocationActivities(binder)).run)
     return jobs
 

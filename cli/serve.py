@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from cli.configuration import load_settings
-from engine.agents.fleet import serve_hosts
+from engine.embedded.host_fleet import serve_hosts
 from gateway.serve import serve_gateway
 from worker import serve as serve_worker
 

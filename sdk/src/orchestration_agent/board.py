@@ -150,6 +150,20 @@ class Board:
             self._give_back(execution, changes)
         return changes.returned
 
+    def abandon(self) -> list[Attempt]:
+        """Forget everything; returns what is running, which keeps its slots until it has ended."""
+        running = []
+        for execution in self._executions.values():
+            for attempt in execution.attempts.values():
+                if attempt is not DONE:
+                    attempt.wanted = False
+                    if attempt.running:
+                        running.append(attempt)
+        self._executions.clear()
+        self._startable.clear()
+        self.remembered = 0
+        return running
+
     def _touch(self, execution_id: str, now: float) -> Execution:
         execution = self._executions.get(execution_id)
         if execution is None:

@@ -105,6 +105,11 @@ class Connection:
         except NoPermissionError:
             logger.debug("the login is limited to its tenant's keys")
 
+    def rename(self, host_id: str) -> None:
+        """Read the stream of another host id from now on."""
+        self._own = f"orc:{{{self._tenant}}}:tasks:{host_id}"
+        self._read_to, self._trim_to = b"0-0", None
+
     async def forget_stream(self) -> None:
         """Delete the host's own stream: nobody reads it any more."""
         await _command(self._writer, "DEL", self._own)

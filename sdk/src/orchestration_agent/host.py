@@ -58,6 +58,10 @@ class HostOptions:
     resend_seconds: float = 10.0
 
 
+class HostGivenUp(Exception):
+    """The engine holds this host to be gone, and its id was given from outside: whoever gave it gives a new one."""
+
+
 class AgentHost:
     """Runs `function` for every task that the engine gives to this host."""
 
@@ -65,7 +69,7 @@ class AgentHost:
         if not options.types or options.slots < 1 or not options.tenant:
             raise ValueError("a host needs a tenant, at least one type and at least one slot")
         self.options = options
-        self.host_id = options.host_id or f"{options.types[0]}-{uuid.uuid4().hex[:12]}"
+        self.host_id = options.host_id or _new_id(options)
         self._runner = Runner(function, options.threads_max)
         self._board = Board(options.slots)
         self._outbox = Outbox(resend_seconds=options.resend_seconds)
@@ -114,6 +118,9 @@ class AgentHost:
 
     def _take(self, entries: Sequence[Entry]) -> None:
         now = self._now()
+        if any(entry.renew for entry in entries):
+            self._renew()
+            return
         changes = self._board.take(entries, now)
         self._obey(changes, now)
         self._fill()
@@ -141,6 +148,19 @@ class AgentHost:
         if running is not None:
             running.cancel()
         asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._free, attempt)
+
+    def _renew(self) -> None:
+        """Its agents are bound elsewhere and its attempts do not count any more. The others of the read neither."""
+        if self.options.host_id:
+            raise HostGivenUp(f"{self.host_id} was silent for too long and was given up")
+        for attempt in self._board.abandon():
+            self._stop_attempt(attempt)
+        self._outbox.clear()
+        given_up, self.host_id = self.host_id, _new_id(self.options)
+        logger.warning("%s was silent for too long and was given up; coming back as %s", given_up, self.host_id)
+        self._connection.rename(self.host_id)
+        self._registered = False
+        self._announce_now.set()
 
     def _came_back(self) -> None:
         """Redis was away: it may have lost what was written."""
@@ -339,6 +359,10 @@ def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
         except MalformedEntry as error:
             logger.error("entry %s is passed over: %s", entry_id.decode(), error)
     return entries
+
+
+def _new_id(options: HostOptions) -> str:
+    return f"{options.types[0]}-{uuid.uuid4().hex[:12]}"
 
 
 def _now_ms() -> int:

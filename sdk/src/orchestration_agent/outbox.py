@@ -114,6 +114,11 @@ class Outbox:
         for key in [key for key in self._results if key.execution_id == execution_id]:
             self.consumed(key)
 
+    def clear(self) -> None:
+        for table in (self._pending, self._starts, self._progress, self._progress_sent, self._results):
+            table.clear()
+        self.kept_bytes = 0
+
     def send_again(self, key: Key, now: float) -> None:
         """The engine asked for it again: it may not have got it."""
         result = self._results.get(key)

@@ -12,8 +12,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import orjson
+
 from orchestration_agent import synthetic
-from orchestration_agent.host import AgentHost, HostOptions
+from orchestration_agent.host import AgentHost, HostGivenUp, HostOptions
 from orchestration_agent.runner import Function
 
 logger = logging.getLogger("orchestration_agent")
@@ -27,6 +29,7 @@ PARENT_VARIABLE = PREFIX + "PARENT_PID"
 
 PR_SET_PDEATHSIG = 1
 EXIT_USAGE = 2
+EXIT_GIVEN_UP = 3
 
 
 class UsageError(Exception):
@@ -56,8 +59,8 @@ def run_host(
         variables,
         redis_url=redis_url,
         tenant=tenant,
-        types=",".join(types) or None,
-        capabilities=capabilities if capabilities is None else ",".join(capabilities),
+        types=_joined(types) if types else None,
+        capabilities=capabilities if capabilities in (None, "*") else _joined(capabilities),
         slots=slots,
         host_id=host_id,
         grace_seconds=grace_seconds,
@@ -97,8 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     # The agent's own code and what it starts have no use for the engine's address.
     os.environ.pop(REDIS_URL_VARIABLE, None)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(AgentHost(function, options)))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(AgentHost(function, options)))
+    except HostGivenUp as error:
+        logger.error("%s", error)
+        return EXIT_GIVEN_UP
     return 0
 
 
@@ -156,7 +163,17 @@ def _options(variables: Mapping[str, str], **given: Any) -> HostOptions:
 
 
 def _listed(text: str) -> tuple[str, ...]:
+    """A list with commas, or as JSON where items have commas in them."""
+    if text.startswith("["):
+        try:
+            return tuple(str(item) for item in orjson.loads(text))
+        except orjson.JSONDecodeError as error:
+            raise UsageError(f"{text!r} is not a JSON list: {error}") from error
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _joined(items: Sequence[str]) -> str:
+    return orjson.dumps(list(items)).decode()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

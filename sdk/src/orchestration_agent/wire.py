@@ -48,6 +48,8 @@ class Entry:
     consumed: list[Key]
     cancel: list[Key]
     control: Control | None
+    renew: bool = False
+    """The engine holds this host to be gone: drop everything and come back under a new id."""
 
 
 class MalformedEntry(ValueError):
@@ -60,6 +62,8 @@ def decode_entry(fields: dict[bytes, bytes]) -> Entry:
         document = orjson.loads(fields[b"b"])
         if document.get("v", 1) != 1:
             raise MalformedEntry(f"version {document['v']} of the protocol is not known here")
+        if document.get("renew") is True:
+            return Entry("", "", "", "", {}, [], [], [], None, renew=True)
         execution_id = str(document["execution_id"])
         control = document.get("control")
         if control not in (None, "run", "pause", "cancel"):

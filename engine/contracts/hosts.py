@@ -1,0 +1,37 @@
+"""Host processes of agents, as the fleet, the registry and binding speak of them."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from engine.contracts.model import Model
+
+HostId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,255}$")]
+Word = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Group(NamedTuple):
+    """The host processes of one agent type for one tenant."""
+
+    tenant: str
+    agent_type: str
+
+
+class Wanted(Model):
+    """How many host processes are wanted, and until when they are worth keeping."""
+
+    hosts: int
+    until_ms: int
+
+
+class HostReport(Model):
+    """What a host, or the fleet for it, said in the agents stream."""
+
+    entry_id: str
+    event: Literal["agent.registered", "agent.heartbeat", "agent.disconnected"]
+    host_id: HostId
+    types: tuple[Word, ...] = Field((), max_length=100)
+    capabilities: Annotated[tuple[Word, ...], Field(max_length=1_000)] | Literal["*"] = ()
+    slots: int = Field(1, ge=1, le=10_000)
+    pid: int | None = Field(None, ge=0, le=2**31 - 1)
+    draining: bool = False
