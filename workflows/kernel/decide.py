@@ -82,8 +82,8 @@ class _Tick:
             self.fold.bindings(inbox.bindings)
             self.fold.events(admitted.events)
             self._expire()
-            self._obey()
             self._fail_branches()
+            self._obey()
             self._assign()
             self._conclude()
         self.change.finish()
@@ -124,6 +124,8 @@ class _Tick:
         if control is None or control.request_id == self.state.control_seen:
             return
         self.change.see_control(control.request_id)
+        if self.state.closed:
+            return
         if control.action == "pause":
             self._checkpoint("pause", control)
             if not self.state.paused:

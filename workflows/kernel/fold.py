@@ -121,7 +121,7 @@ class Fold:
         if run.phase is Phase.RUNNING:
             task = self.state.plan.tasks[self.state.index[event.task_id]]
             return run.due_ms - task.timeout_ms
-        reported_ms = at_ms if event.started_at_ms is None else event.started_at_ms
+        reported_ms = run.assigned_at_ms if event.started_at_ms is None else event.started_at_ms
         started_at_ms = min(max(reported_ms, run.assigned_at_ms), at_ms)
         self.trail.started(event.task_id, event.agent_id, event.attempt, started_at_ms)
         return started_at_ms

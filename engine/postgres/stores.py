@@ -1,0 +1,52 @@
+"""All stores on one database: what a composition root opens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from engine.postgres.definitions import PostgresDefinitionStore
+from engine.postgres.dispatch import PostgresDispatchStore
+from engine.postgres.executions import PostgresExecutionStore
+from engine.postgres.hosts import PostgresHostStore
+from engine.postgres.idempotency import PostgresIdempotencyKeys
+from engine.postgres.journal import PostgresJournal
+from engine.postgres.maintenance import PostgresMaintenanceStore
+from engine.postgres.operations import PostgresOperationLog
+from engine.postgres.pool import Database
+from engine.settings import Settings
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The ports of `engine.ports` that PostgreSQL implements."""
+
+    database: Database
+    definitions: PostgresDefinitionStore
+    executions: PostgresExecutionStore
+    journal: PostgresJournal
+    dispatch: PostgresDispatchStore
+    maintenance: PostgresMaintenanceStore
+    hosts: PostgresHostStore
+    operations: PostgresOperationLog
+    idempotency: PostgresIdempotencyKeys
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+        """Connected for the time of the context. Raises UnavailableError or ConfigurationError."""
+        database = await Database.connect(settings)
+        try:
+            yield cls(
+                database=database,
+                definitions=PostgresDefinitionStore(database),
+                executions=PostgresExecutionStore(database),
+                journal=PostgresJournal(database),
+                dispatch=PostgresDispatchStore(database),
+                maintenance=PostgresMaintenanceStore(database),
+                hosts=PostgresHostStore(database),
+                operations=PostgresOperationLog(database),
+                idempotency=PostgresIdempotencyKeys(database),
+            )
+        finally:
+            await database.close()
