@@ -35,4 +35,4 @@ def configure(settings: Settings, role: str) -> None:
 
 def get_logger(name: str) -> Any:
     """A lazy logger: usable before `configure`, and configured by it."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(logger_name=name)  # `logger` is the wrapper's own parameter
