@@ -76,7 +76,8 @@ class PostgresServer(EmbeddedServer):
         return self.url_of(SUPERUSER, self.password, "postgres")
 
     def url_of(self, user: str, password: str, database: str) -> str:
-        return f"postgresql://{user}:{password}@{LOOPBACK}:{self.port}/{database}"
+        # Without TLS, and so that no client looks for certificates in a home directory it may not be able to enter.
+        return f"postgresql://{user}:{password}@{LOOPBACK}:{self.port}/{database}?sslmode=disable"
 
     @property
     def cluster_directory(self) -> Path:

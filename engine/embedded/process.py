@@ -58,6 +58,10 @@ class ChildProcess:
         return None if self._process is None else self._process.pid
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def returncode(self) -> int | None:
         return None if self._process is None else self._process.returncode
 

@@ -50,7 +50,7 @@ class Role:
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None or self._process.returncode is not None else self._process.pid
+        return self._process.pid if self._process is not None and self._process.running else None
 
     async def start(self) -> None:
         process = await self._spawn()

@@ -52,7 +52,7 @@ class EmbeddedServer(ABC):
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self._process is not None and self._process.running
 
     async def start(self) -> None:
         """Raises ConfigurationError or UnavailableError, with the end of the server's log where it has one."""
