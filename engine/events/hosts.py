@@ -166,7 +166,7 @@ class HostStreams:
 
     async def ensure_logins(self, passwords: dict[str, str]) -> Sequence[str]:
         async with _available():
-            present = {user.decode() for user in await self._redis.execute_command("ACL USERS")}  # type: ignore[no-untyped-call]  # the client's own gap
+            present = {_text(user) for user in await self._redis.execute_command("ACL USERS")}  # type: ignore[no-untyped-call]  # the client's own gap
             missing = [tenant for tenant in passwords if USER_PREFIX + tenant not in present]
             for tenant in missing:
                 await self.set_login(tenant, passwords[tenant])
