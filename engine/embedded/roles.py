@@ -12,7 +12,7 @@ from engine.embedded.backoff import Backoff
 from engine.embedded.engine import Report, no_report
 from engine.embedded.loopback_http import exchange
 from engine.embedded.process import ChildProcess, Probe
-from engine.errors import UnavailableError
+from engine.errors import EngineError, UnavailableError
 
 STOP_SECONDS: Final = 10.0
 STARTS_BEFORE_READY_MAX: Final = 3
@@ -44,7 +44,6 @@ class Role:
         self._environment = environment
         self._log_file = log_directory / f"{spec.name}.log"
         self._report = report
-        self._stopping = False
         self._process: ChildProcess | None = None
         self._loop: asyncio.Task[None] | None = None
 
@@ -58,12 +57,12 @@ class Role:
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL when it takes too long. It is not started again."""
-        self._stopping = True
-        if self._process is not None:
-            await self._process.stop(self.spec.stop_seconds)
+        # First, so that it does not start another one meanwhile.
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+        if self._process is not None:
+            await self._process.stop(self.spec.stop_seconds)
 
     def failing(self) -> str | None:
         """Why it is of no use to wait for it any longer; only meaningful while it was never ready."""
@@ -89,12 +88,13 @@ class Role:
         while True:
             started = time.monotonic()
             code = await process.wait()
-            if self._stopping:
-                return
             delay = backoff.after_running(time.monotonic() - started)
             self._report(f"{self.spec.name} ended with exit code {code}; starting it again in {delay:g} s")
             await asyncio.sleep(delay)
-            process = await self._spawn()
+            try:
+                process = await self._spawn()
+            except EngineError as error:
+                self._report(f"{self.spec.name} cannot be started again: {error.message}")
 
 
 async def stop_roles(roles: Sequence[Role]) -> None:
