@@ -72,10 +72,14 @@ format: setup ## let ruff sort imports and format
 	$(BIN)/ruff format $(CHECKED_PRESENT)
 
 # Our own agent package is a path, not something from a registry, and so stays out of the lock.
-lock: setup ## refresh requirements.lock from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
-	$(BIN)/uv pip compile pyproject.toml --extra embedded --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-package orchestration-agent \
-		--custom-compile-command "make lock" --quiet $(LOCK_ARGS) -o requirements.lock
+# The second lock is the part of the first that the container image needs.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-emit-package orchestration-agent \
+	--custom-compile-command "make lock" --quiet
+
+lock: setup ## refresh the locks from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
+	$(COMPILE) --extra embedded --extra dev $(LOCK_ARGS) -o requirements.lock
+	$(COMPILE) --constraints requirements.lock -o requirements-runtime.lock
 
 clean: ## remove .venv and caches; data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*

@@ -64,7 +64,7 @@ def doctor(
     else:
         table = Table(box=None, pad_edge=False)
         for heading in ("check", "state", "detail", "remedy"):
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")
         for check in checks:
             state = plain(check.state)
             state.stylize(_STYLES[check.state])
@@ -77,9 +77,11 @@ def doctor(
 def examine(data_dir: Path, port: int) -> Iterator[Check]:
     yield check_python(sys.version_info[:2])
     yield _guarded("packages", _describe_packages)
-    yield _guarded("postgresql", lambda: str(postgres_directory()))
-    yield _guarded("valkey", lambda: str(valkey_program()))
-    yield _guarded("temporal", lambda: str(temporal_program()))
+    if not all(os.environ.get(variable) for variable, _ in _SERVERS):
+        # With all three servers named, as in a container, nothing is started here.
+        yield _guarded("postgresql", lambda: str(postgres_directory()))
+        yield _guarded("valkey", lambda: str(valkey_program()))
+        yield _guarded("temporal", lambda: str(temporal_program()))
     yield check_data_dir(data_dir)
     yield from check_servers(os.environ)
     running = check_engine(data_dir)

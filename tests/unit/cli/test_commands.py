@@ -168,11 +168,14 @@ class TestControl:
     def test_resume_takes_a_checkpoint_and_names_what_runs_again(
         self, orchestrator: Orchestrator, engine: FakeEngine, at: At
     ) -> None:
-        engine.methods["workflow.resume"] = lambda params: params | {
-            "status": "executing",
-            "recovered_tasks": 2,
-            "repeated_side_effects": ["b"],
-        }
+        engine.methods["workflow.resume"] = lambda params: (
+            params
+            | {
+                "status": "executing",
+                "recovered_tasks": 2,
+                "repeated_side_effects": ["b"],
+            }
+        )
         outcome = orchestrator("resume", EXECUTION_ID, "--checkpoint", "c1", *at)
         assert engine.calls == [("workflow.resume", {"execution_id": EXECUTION_ID, "checkpoint_id": "c1"})]
         assert "2 tasks done are kept" in outcome.stdout

@@ -29,7 +29,13 @@ def test_a_complete_installation_is_ok(orchestrator: Orchestrator, tmp_path: Pat
     outcome = orchestrator("doctor", "--data-dir", str(tmp_path), "--json")
     document = outcome.document
     assert (outcome.code, document["ok"]) == (0, True)
-    assert [check["name"] for check in document["checks"]][:5] == ["python", "packages", "postgresql", "valkey", "temporal"]
+    assert [check["name"] for check in document["checks"]][:5] == [
+        "python",
+        "packages",
+        "postgresql",
+        "valkey",
+        "temporal",
+    ]
 
 
 def test_what_is_missing_comes_with_its_remedy_and_ends_with_1(
@@ -113,6 +119,8 @@ def test_with_a_running_engine_its_port_is_not_asked_for(
     orchestrator: Orchestrator, engine: FakeEngine, tmp_path: Path
 ) -> None:
     write_engine_file(tmp_path, engine.url)
-    names = [check["name"] for check in orchestrator("doctor", "--data-dir", str(tmp_path), "--json").document["checks"]]
+    names = [
+        check["name"] for check in orchestrator("doctor", "--data-dir", str(tmp_path), "--json").document["checks"]
+    ]
     assert "engine" in names
     assert "port" not in names

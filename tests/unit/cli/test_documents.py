@@ -30,7 +30,7 @@ def test_what_is_no_object_is_refused_with_the_name_of_the_file(tmp_path: Path, 
 
 
 def test_a_file_that_cannot_be_read_names_itself_and_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="missing.yaml: No such file"):
+    with pytest.raises(ConfigurationError, match=r"missing\.yaml: No such file"):
         load_definition(str(tmp_path / "missing.yaml"))
 
 

@@ -48,7 +48,9 @@ def test_an_engine_that_ends_while_starting_is_told_with_its_exit_code(tmp_path:
 
 
 def test_an_engine_that_never_gets_ready_is_stopped(tmp_path: Path) -> None:
-    code = "import os, pathlib, sys, time; pathlib.Path(sys.argv[3], 'pid').write_text(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import os, pathlib, sys, time; pathlib.Path(sys.argv[3], 'pid').write_text(str(os.getpid())); time.sleep(60)"
+    )
     starting = own_engine(tmp_path, None, command=command(code), ready_timeout_seconds=1.0)
     with pytest.raises(UnavailableError, match="did not get ready"), starting:
         pass
