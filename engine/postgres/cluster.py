@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 
 from engine.postgres.failures import translated_failures
+from engine.postgres.pool import close_connection
 
 OWNER_ROLE = "orchestrator_owner"
 APP_ROLE = "orchestrator_app"
@@ -49,7 +50,7 @@ async def prepare_cluster(
                 f"GRANT CONNECT ON DATABASE {_identifier(database)} TO {APP_ROLE}, {MAINTENANCE_ROLE}"
             )
         finally:
-            connection.terminate()
+            await close_connection(connection)
     return ClusterUrls(
         owner=_with_login(superuser_url, OWNER_ROLE, owner_password, database),
         app=_with_login(superuser_url, APP_ROLE, app_password, database),

@@ -260,6 +260,11 @@ class PostgresExecutionStore:
             )
         return status, control
 
+    async def pending_control(self, tenant: str, execution_id: UUID) -> Control | None:
+        async with self._database.tenant_connection(tenant) as connection:
+            row = await connection.fetchrow(self._queries["executions.control"], tenant, execution_id)
+        return _control(row) if row is not None and row["seen_tick"] is None else None
+
     async def close_from_outside(
         self, tenant: str, execution_id: UUID, status: ExecutionStatus, code: str, message: str
     ) -> bool:

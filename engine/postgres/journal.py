@@ -83,15 +83,18 @@ def _task_columns(changes: Sequence[TaskChange]) -> list[list[Any]]:
         [change.task_id for change in changes],
         [change.state.value for change in changes],
         [change.reset for change in changes],
-        [change.attempt for change in changes],
-        [change.agent_id for change in changes],
-        [change.assigned_ms for change in changes],
-        [change.started_ms for change in changes],
-        [change.completed_ms for change in changes],
-        [change.result for change in changes],
-        [change.result_ref for change in changes],
-        [change.error for change in changes],
-    ]
+        *(
+            _sparse([getattr(change, name) for change in changes])
+            for name in (
+                "attempt", "agent_id", "assigned_ms", "started_ms", "completed_ms", "result", "result_ref", "error"
+            )
+        ),
+    ]  # fmt: skip
+
+
+def _sparse(column: list[Any]) -> list[Any]:
+    """Nothing at all for a column of NULLs: unnest fills up shorter arrays with them."""
+    return [] if column.count(None) == len(column) else column
 
 
 def _checkpoint_arguments(proposal: TickProposal) -> list[Any]:

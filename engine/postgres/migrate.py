@@ -10,12 +10,13 @@ from typing import Any, Final
 import asyncpg
 
 from engine.errors import ConfigurationError
-from engine.postgres.failures import translated_failures
+from engine.postgres.failures import translate, translated_failures
+from engine.postgres.pool import close_connection
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_KEY: Final = 0x6F72_6368_6573_7472
 """Of pg_advisory_lock: "orchestr" in ASCII; any number that nobody else uses will do."""
-LOCK_TIMEOUT_SECONDS: Final = 120
+LOCK_TIMEOUT_SECONDS: Final = 120.0
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 ROLES: Final = ("orchestrator_app", "orchestrator_maintenance")
 SERVER_VERSION_MIN: Final = 15
@@ -33,7 +34,7 @@ async def stored_revision(owner_url: str) -> str | None:
         try:
             return await _stored_revision(connection)
         finally:
-            connection.terminate()
+            await close_connection(connection)
 
 
 async def migrate(owner_url: str) -> bool:
@@ -45,7 +46,7 @@ async def migrate(owner_url: str) -> bool:
             if await _stored_revision(connection) == newest:
                 return False
             await _check_server(connection)
-            await connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'")
+            await connection.execute(f"SET lock_timeout = {int(LOCK_TIMEOUT_SECONDS * 1000)}")
             await connection.execute("SELECT pg_advisory_lock($1)", LOCK_KEY)
             # Another process may have done it while this one waited for the lock.
             if await _stored_revision(connection) == newest:
@@ -54,7 +55,7 @@ async def migrate(owner_url: str) -> bool:
             return True
         finally:
             # Gives the lock back, whatever happened.
-            connection.terminate()
+            await close_connection(connection)
 
 
 async def _stored_revision(connection: "asyncpg.Connection[asyncpg.Record]") -> str | None:
@@ -81,6 +82,7 @@ async def _upgrade(owner_url: str) -> None:
     # Imported here because of the time it takes, see above.
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.ext.asyncio import create_async_engine
     from sqlalchemy.pool import NullPool
 
@@ -100,5 +102,10 @@ async def _upgrade(owner_url: str) -> None:
         async with engine.connect() as connection:
             await connection.run_sync(upgrade)
             await connection.commit()
+    except (asyncpg.PostgresError, SQLAlchemyError) as error:
+        translated = translate(error)
+        if translated.transient:
+            raise translated from error
+        raise ConfigurationError(f"the migration failed and was rolled back: {error}") from error
     finally:
         await engine.dispose()

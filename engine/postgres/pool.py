@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from uuid import UUID
 
 import asyncpg
 import asyncpg.pool
@@ -29,6 +30,7 @@ LOCK_TIMEOUT_MS: Final = 5_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 30_000
 MAINTENANCE_CONNECTIONS_MAX: Final = 4
 CLOSE_TIMEOUT_SECONDS: Final = 10.0
+CONNECTION_CLOSE_TIMEOUT_SECONDS: Final = 2.0
 MAINTENANCE_ROLE: Final = "orchestrator_maintenance"
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -133,7 +135,16 @@ class Database:
             with translated_failures():
                 yield connection
         finally:
-            connection.terminate()
+            # Closed in order, so that the server has let go of the session's locks when this returns.
+            await close_connection(connection)
+
+
+async def close_connection(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Close it in order when the server answers in time, and at any rate."""
+    try:
+        await connection.close(timeout=CONNECTION_CLOSE_TIMEOUT_SECONDS)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        connection.terminate()
 
 
 def check_tenant(tenant: str) -> None:
@@ -170,7 +181,17 @@ def _server_settings(role: str | None) -> dict[str, str]:
 
 
 async def _register_codecs(connection: "asyncpg.Connection[asyncpg.Record] | Connection") -> None:
-    """JSON goes in as bytes that `documents` made, so that what cannot be stored is known before."""
+    """JSON goes in as bytes that `documents` made, so that what cannot be stored is known before.
+
+    UUIDs come out as the standard library's, since JSON encoders refuse the driver's own class.
+    """
+    await connection.set_type_codec(
+        "uuid",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: value.bytes,
+        decoder=lambda raw: UUID(bytes=bytes(raw)),
+    )
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",

@@ -34,7 +34,7 @@ SELECT workflow_id, name, version, orchestration_pattern, cardinality(task_ids) 
  LIMIT $2
 
 -- name: lock
--- Against an execution that is being inserted, which takes the same row FOR KEY SHARE.
+-- Against an execution that is being inserted, which takes the same row FOR SHARE.
 SELECT true
   FROM workflow_definitions
  WHERE tenant = $1 AND workflow_id = $2 AND deleted_at IS NULL

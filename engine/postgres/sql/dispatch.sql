@@ -8,8 +8,11 @@ SELECT e.execution_id, e.workflow_id, e.input_data, d.definition, e.trace_id
 -- name: results
 SELECT t.task_id, t.result, t.result_ref, p.encoding, p.body
   FROM execution_tasks AS t
-  LEFT JOIN payloads AS p
-         ON p.tenant = t.tenant AND p.execution_id = t.execution_id AND p.reference = t.result_ref
+  LEFT JOIN LATERAL (
+       SELECT x.encoding, x.body
+         FROM payloads AS x
+        WHERE x.tenant = $1 AND x.execution_id = $2 AND x.reference = t.result_ref
+        LIMIT 1) AS p ON true
  WHERE t.tenant = $1 AND t.execution_id = $2 AND t.task_id = ANY ($3::text[]) AND t.state = 'completed'
 
 -- name: has_payload

@@ -61,16 +61,22 @@ SELECT true
  WHERE tenant = $1 AND execution_id = $2
 
 -- name: tasks
--- In the plan's order; a task that was never assigned has no row.
+-- In the plan's order; a task that was never assigned has no row. Each row is looked up by its key: without statistics
+-- a plain join of two long lists becomes a nested loop over both.
 SELECT p.position, p.task_id, coalesce(t.state, 'pending') AS state, coalesce(t.attempt, 0) AS attempt, t.agent_id,
        coalesce(t.progress, 0) AS progress, t.started_at, t.completed_at, t.result, t.result_ref, t.error
   FROM workflow_executions AS e
   JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
- CROSS JOIN unnest(d.task_ids) WITH ORDINALITY AS p (task_id, position)
-  LEFT JOIN execution_tasks AS t
-         ON t.tenant = $1 AND t.execution_id = $2 AND t.task_id = p.task_id
+ CROSS JOIN LATERAL (
+       SELECT u.task_id, u.n + $4 AS position
+         FROM unnest(CASE WHEN $5::text IS NULL THEN d.task_ids[$4 + 1:$4 + $3] ELSE d.task_ids[$4 + 1:] END)
+              WITH ORDINALITY AS u (task_id, n)) AS p
+  LEFT JOIN LATERAL (
+       SELECT *
+         FROM execution_tasks AS x
+        WHERE x.tenant = $1 AND x.execution_id = $2 AND x.task_id = p.task_id
+        LIMIT 1) AS t ON true
  WHERE e.tenant = $1 AND e.execution_id = $2
-   AND p.position > $4
    AND ($5::text IS NULL OR coalesce(t.state, 'pending') = $5)
  ORDER BY p.position
  LIMIT $3

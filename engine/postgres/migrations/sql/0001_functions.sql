@@ -28,18 +28,23 @@ CREATE FUNCTION write_tasks(
 BEGIN
     IF true = ANY (p_resets) THEN
         INSERT INTO execution_tasks AS t (
-            tenant, execution_id, task_id, state, epoch, attempt, agent_id, assigned_at, started_at, error
+            tenant, execution_id, task_id, state, epoch, attempt, agent_id, progress,
+            assigned_at, started_at, completed_at, result, result_ref, error
         )
-        SELECT p_tenant, p_execution_id, c.id, c.state, p_epoch, c.attempt, c.agent,
-               to_timestamp(c.assigned_ms / 1000.0::float8), to_timestamp(c.started_ms / 1000.0::float8), c.error
-          FROM unnest(p_ids, p_states, p_resets, p_attempts, p_agents, p_assigned_ms, p_started_ms, p_errors)
-               AS c (id, state, reset, attempt, agent, assigned_ms, started_ms, error)
+        SELECT p_tenant, p_execution_id, c.id, c.state, p_epoch, coalesce(c.attempt, 0), c.agent,
+               CASE WHEN c.state = 'completed' THEN 1 ELSE 0 END,
+               to_timestamp(c.assigned_ms / 1000.0::float8), to_timestamp(c.started_ms / 1000.0::float8),
+               to_timestamp(c.completed_ms / 1000.0::float8), c.result, c.ref, c.error
+          FROM unnest(p_ids, p_states, p_resets, p_attempts, p_agents, p_assigned_ms, p_started_ms, p_completed_ms,
+                      p_results, p_refs, p_errors)
+               AS c (id, state, reset, attempt, agent, assigned_ms, started_ms, completed_ms, result, ref, error)
          WHERE c.reset
         ON CONFLICT (tenant, execution_id, task_id) DO UPDATE SET
             state = excluded.state, epoch = excluded.epoch, attempt = excluded.attempt, agent_id = excluded.agent_id,
-            progress = 0, assigned_at = excluded.assigned_at, started_at = excluded.started_at, completed_at = NULL,
-            result = NULL, result_ref = NULL,
-            error = CASE WHEN excluded.epoch > t.epoch THEN excluded.error ELSE coalesce(excluded.error, t.error) END;
+            progress = excluded.progress, assigned_at = excluded.assigned_at, started_at = excluded.started_at,
+            completed_at = excluded.completed_at, result = excluded.result, result_ref = excluded.result_ref,
+            error = CASE WHEN excluded.epoch > t.epoch OR excluded.state = 'completed' THEN excluded.error
+                         ELSE coalesce(excluded.error, t.error) END;
     END IF;
     IF false = ANY (p_resets) THEN
         INSERT INTO execution_tasks AS t (
@@ -210,7 +215,7 @@ CREATE FUNCTION execution_status(
     OUT completed_at timestamptz, OUT now timestamptz, OUT latest_checkpoint_id uuid, OUT tasks_total integer,
     OUT plan_task_ids text[], OUT count_states text[], OUT counts bigint[], OUT task_ids text[],
     OUT task_states text[], OUT agent_ids text[], OUT agent_roles text[], OUT agent_statuses text[],
-    OUT agent_tasks text[], OUT agent_progress real[]
+    OUT running_agents text[], OUT running_tasks text[], OUT running_progress real[]
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -243,15 +248,17 @@ BEGIN
                  GROUP BY t.state) AS g;
     END IF;
     SELECT array_agg(a.agent_id ORDER BY a.agent_id), array_agg(a.role ORDER BY a.agent_id),
-           array_agg(a.status ORDER BY a.agent_id), array_agg(r.task_id ORDER BY a.agent_id),
-           array_agg(r.progress ORDER BY a.agent_id)
-      INTO agent_ids, agent_roles, agent_statuses, agent_tasks, agent_progress
+           array_agg(a.status ORDER BY a.agent_id)
+      INTO agent_ids, agent_roles, agent_statuses
       FROM execution_agents AS a
-      LEFT JOIN (SELECT DISTINCT ON (t.agent_id) t.agent_id, t.task_id, t.progress
-                   FROM execution_tasks AS t
-                  WHERE t.tenant = p_tenant AND t.execution_id = p_execution_id AND t.state = 'running'
-                  ORDER BY t.agent_id, t.started_at NULLS LAST, t.task_id) AS r USING (agent_id)
      WHERE a.tenant = p_tenant AND a.execution_id = p_execution_id;
+    -- Not joined to the agents here: without statistics the join of two long lists becomes a nested loop.
+    SELECT array_agg(r.agent_id), array_agg(r.task_id), array_agg(r.progress)
+      INTO running_agents, running_tasks, running_progress
+      FROM (SELECT DISTINCT ON (t.agent_id) t.agent_id, t.task_id, t.progress
+              FROM execution_tasks AS t
+             WHERE t.tenant = p_tenant AND t.execution_id = p_execution_id AND t.state = 'running'
+             ORDER BY t.agent_id, t.started_at NULLS LAST, t.task_id) AS r;
 END $$;
 
 DO $$

@@ -4,7 +4,7 @@
 -- them under the lock of the execution's row, which is what keeps them whole.
 
 CREATE TABLE workflow_definitions (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     workflow_id uuid NOT NULL DEFAULT gen_random_uuid(),
     name varchar(255) NOT NULL,
     version varchar(50) NOT NULL,
@@ -31,7 +31,7 @@ CREATE INDEX idx_workflow_created_at ON workflow_definitions (tenant, created_at
 CREATE INDEX idx_workflow_name ON workflow_definitions (tenant, name);
 
 CREATE TABLE workflow_executions (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
     workflow_id uuid NOT NULL,
     status varchar(50) NOT NULL,
@@ -72,13 +72,13 @@ CREATE INDEX idx_execution_open ON workflow_executions (execution_id)
     WHERE status IN ('planning', 'executing', 'paused');
 
 CREATE TABLE execution_tasks (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
-    task_id text NOT NULL,
+    task_id text COLLATE "C" NOT NULL,
     state text NOT NULL,
     epoch integer NOT NULL,
     attempt integer NOT NULL DEFAULT 0,
-    agent_id text,
+    agent_id text COLLATE "C",
     progress real NOT NULL DEFAULT 0,
     assigned_at timestamptz,
     started_at timestamptz,
@@ -94,11 +94,11 @@ CREATE TABLE execution_tasks (
 COMMENT ON COLUMN execution_tasks.result IS 'json, not jsonb: jsonb refuses NUL characters, and a result must not stop a tick';
 
 CREATE TABLE execution_agents (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
-    agent_id text NOT NULL,
+    agent_id text COLLATE "C" NOT NULL,
     role text NOT NULL,
-    host_id text,
+    host_id text COLLATE "C",
     status text NOT NULL,
     PRIMARY KEY (tenant, execution_id, agent_id),
     CONSTRAINT valid_status CHECK (status IN ('assigned', 'failed'))
@@ -107,7 +107,7 @@ COMMENT ON COLUMN execution_agents.status IS 'whether its host is there; running
 CREATE INDEX idx_agent_host ON execution_agents (tenant, host_id) WHERE status = 'assigned';
 
 CREATE TABLE tick_journal (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
     tick bigint NOT NULL,
     delta text NOT NULL,
@@ -116,7 +116,7 @@ CREATE TABLE tick_journal (
 );
 
 CREATE TABLE execution_events (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
     sequence bigint NOT NULL,
     epoch integer NOT NULL,
@@ -129,7 +129,7 @@ CREATE TABLE execution_events (
 );
 
 CREATE TABLE workflow_checkpoints (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     checkpoint_id uuid NOT NULL DEFAULT gen_random_uuid(),
     execution_id uuid NOT NULL,
     tick bigint NOT NULL,
@@ -146,7 +146,7 @@ CREATE INDEX idx_checkpoint_execution ON workflow_checkpoints
 CREATE INDEX idx_checkpoint_created_at ON workflow_checkpoints (created_at DESC);
 
 CREATE TABLE execution_control (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
     request_id text NOT NULL,
     action text NOT NULL,
@@ -160,9 +160,9 @@ CREATE TABLE execution_control (
 );
 
 CREATE TABLE payloads (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL,
-    reference text NOT NULL,
+    reference text COLLATE "C" NOT NULL,
     encoding text NOT NULL,
     size_bytes bigint NOT NULL,
     body bytea NOT NULL,
@@ -174,8 +174,8 @@ CREATE TABLE payloads (
 ALTER TABLE payloads ALTER COLUMN body SET STORAGE EXTERNAL;
 
 CREATE TABLE agent_hosts (
-    tenant text NOT NULL,
-    host_id text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
+    host_id text COLLATE "C" NOT NULL,
     types text[] NOT NULL,
     capabilities text[],
     slots integer NOT NULL,
@@ -190,7 +190,7 @@ COMMENT ON COLUMN agent_hosts.capabilities IS 'NULL: has every capability';
 CREATE INDEX idx_host_live ON agent_hosts (tenant) WHERE state = 'live';
 
 CREATE TABLE operation_log (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     id bigint GENERATED ALWAYS AS IDENTITY,
     actor text NOT NULL,
     roles text[] NOT NULL,
@@ -206,7 +206,7 @@ CREATE TABLE operation_log (
 );
 
 CREATE TABLE workflow_hooks (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     hook_id uuid NOT NULL DEFAULT gen_random_uuid(),
     name varchar(255) NOT NULL,
     description text,
@@ -235,7 +235,7 @@ CREATE INDEX idx_hooks_priority ON workflow_hooks (tenant, priority);
 
 -- A hook's runs outlive it, so hook_id is no foreign key: it would block deleting the hook or lose the id.
 CREATE TABLE hook_executions (
-    tenant text NOT NULL,
+    tenant text COLLATE "C" NOT NULL,
     execution_id uuid NOT NULL DEFAULT gen_random_uuid(),
     hook_id uuid NOT NULL,
     workflow_execution_id uuid,
