@@ -112,3 +112,13 @@ async def test_an_unknown_execution_or_a_strange_key_is_refused(run: Run, execut
         await executions.request_control(run.tenant, uuid.uuid4(), ask("cancel"))
     with pytest.raises(InvalidParametersError):
         await executions.request_control(run.tenant, run.execution_id, Control(request_id="a\x00b", action="cancel"))
+
+
+async def test_a_request_is_pending_until_a_tick_has_seen_it(run: Run, executions: PostgresExecutionStore) -> None:
+    await run.start()
+    assert await executions.pending_control(run.tenant, run.execution_id) is None
+    asked = ask("cancel")
+    await executions.request_control(run.tenant, run.execution_id, asked)
+    assert await executions.pending_control(run.tenant, run.execution_id) == asked
+    await run.commit(control_seen=asked.request_id, status=ExecutionStatus.CANCELLED)
+    assert await executions.pending_control(run.tenant, run.execution_id) is None

@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from engine.embedded.postgres import PostgresServer
 from engine.errors import EngineError, UnavailableError
-from engine.postgres.cluster import ClusterUrls
+from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.executions import PostgresExecutionStore
 from engine.postgres.journal import PostgresJournal
+from engine.postgres.maintenance import PostgresMaintenanceStore
+from engine.postgres.migrate import migrate
 from engine.postgres.pool import Connection, Database
 from engine.settings import Settings
 from tests.integration.postgres.builders import Run, plan_execution
@@ -104,6 +107,38 @@ async def test_other_refusals_are_the_engines_own_errors(own: Database) -> None:
             await connection.execute("SELECT 1/0; nonsense")
     assert not isinstance(refused.value, asyncpg.PostgresError)
     assert "nonsense" not in refused.value.message
+
+
+async def test_after_a_restart_of_the_server_the_stores_go_on(server_directory: Path) -> None:
+    server = PostgresServer(server_directory / "restarted", durable=False)
+    await server.start()
+    port = server.port
+    urls = await prepare_cluster(server.url, owner_password="o", app_password="a")
+    await migrate(urls.owner)
+    database = await Database.connect(Settings(database_url=urls.app, database_pool_max=2))
+    journal = PostgresJournal(database)
+    run = await plan_execution(PostgresDefinitionStore(database), PostgresExecutionStore(database), journal, "t")
+    assert (await run.commit(consumed=("1-0",))).own
+    await server.stop()
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            await run.commit(consumed=("2-0",))
+    again = PostgresServer(server_directory / "restarted", port, durable=False)
+    await again.start()
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while True:
+                try:
+                    committed = await run.commit(consumed=("2-0",))
+                except UnavailableError:
+                    continue
+                break
+        assert [delta.tick for delta in committed.ticks] == [2]
+        async with PostgresMaintenanceStore(database).leader("again") as leads:
+            assert leads
+    finally:
+        await database.close()
+        await again.stop()
 
 
 async def test_a_closed_database_is_told_as_unavailable(urls: ClusterUrls) -> None:

@@ -1,5 +1,6 @@
 """Dispatch, hosts and the operation log against a real server."""
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,14 +11,23 @@ import pytest
 from engine.contracts.kernel import TaskResult
 from engine.contracts.limits import RESULT_BYTES_MAX
 from engine.contracts.views import OperationRecord
-from engine.errors import InvalidParametersError, NotFoundError, TooLargeError
+from engine.errors import (
+    IdempotencyConflictError,
+    InvalidParametersError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+)
 from engine.ports import HostRecord
+from engine.postgres.cluster import ClusterUrls
 from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.dispatch import PostgresDispatchStore
 from engine.postgres.executions import PostgresExecutionStore
 from engine.postgres.hosts import BATCH_HOSTS_MAX, PostgresHostStore
 from engine.postgres.journal import PostgresJournal
 from engine.postgres.operations import PostgresOperationLog
+from engine.postgres.stores import Stores
+from engine.settings import Settings
 from tests.integration.postgres.builders import DIAMOND, Run, attempt, done, plan_execution, result
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -167,3 +177,15 @@ async def test_nothing_a_client_sends_keeps_an_operation_out_of_the_log(
     page = await operations.list(tenant, limit=1, page_token=None)
     assert page.items[0]["subject_id"] == "a\ufffd?"
     assert page.items[0]["details"]["v"] == "\x00"
+
+
+async def test_an_idempotency_key_stands_for_its_first_request(urls: ClusterUrls, tenant: str) -> None:
+    async with Stores.open(Settings(database_url=urls.app, database_pool_max=4)) as stores:
+        keys = stores.idempotency
+        await asyncio.gather(*(keys.claim(tenant, "workflow.pause", "key", "hash") for _ in range(8)))
+        with pytest.raises(IdempotencyConflictError):
+            await keys.claim(tenant, "workflow.pause", "key", "another")
+        await keys.claim(tenant, "workflow.resume", "key", "another")
+        await keys.claim(f"{tenant}-b", "workflow.pause", "key", "another")
+    with pytest.raises(UnavailableError):
+        await keys.claim(tenant, "workflow.pause", "key", "hash")
