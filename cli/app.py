@@ -11,9 +11,10 @@ and exit codes are those of `cli.outcome`.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import metadata
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -112,9 +113,19 @@ def orchestrator(
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command and end the process with its exit code."""
-    raise SystemExit(run(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: Sequence[str] | None = None, end: Callable[[int], NoReturn] = os._exit) -> None:
+    """Run the command and end the process with its exit code.
+
+    Where Temporal's client was used, the interpreter is not torn down: the client's native threads outlive Python's
+    and may crash then (temporalio/sdk-python#300).
+    """
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if "temporalio" in sys.modules:
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        sys.stderr.flush()
+        end(code)
+    raise SystemExit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -5,11 +5,9 @@ the rest. SIGTERM and SIGINT stop a role in order.
 """
 
 import asyncio
-import os
 import signal
-import sys
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, NoReturn
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import typer
 
@@ -60,16 +58,9 @@ def hosts() -> None:
     run_role(serve_hosts(load_settings()))
 
 
-def run_role(role: Coroutine[Any, Any, None], end: Callable[[int], NoReturn] = os._exit) -> None:
-    """Run until the role ends or a signal asks it to.
-
-    The process then ends without tearing the interpreter down: Temporal's native runtime may crash while its threads
-    outlive Python's (temporalio/sdk-python#300).
-    """
+def run_role(role: Coroutine[Any, Any, None]) -> None:
+    """Run until the role ends or a signal asks it to."""
     asyncio.run(_until_signalled(role))
-    sys.stdout.flush()
-    sys.stderr.flush()
-    end(0)
 
 
 async def _until_signalled(role: Coroutine[Any, Any, None]) -> None:

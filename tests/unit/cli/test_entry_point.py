@@ -1,7 +1,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
 
 import pytest
 
@@ -140,14 +141,25 @@ class TestEnds:
         assert outcome.code == 2
         assert "package 'workflows'" in outcome.stderr
 
-    def test_main_ends_the_process_with_the_code(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def run(_: Sequence[str]) -> int:
-            return 3
+    @pytest.mark.parametrize("temporal_is_loaded", [True, False])
+    def test_main_ends_the_process_with_the_code(
+        self, monkeypatch: pytest.MonkeyPatch, temporal_is_loaded: bool
+    ) -> None:
+        ended_at_once: list[int] = []
 
-        monkeypatch.setattr(cli.app, "run", run)
+        def end(code: int) -> NoReturn:
+            ended_at_once.append(code)
+            raise SystemExit(code)
+
+        monkeypatch.setattr(cli.app, "run", lambda _: 3)
+        if temporal_is_loaded:
+            monkeypatch.setitem(sys.modules, "temporalio", ModuleType("temporalio"))
+        else:
+            monkeypatch.delitem(sys.modules, "temporalio", raising=False)
         with pytest.raises(SystemExit) as ended:
-            main([])
+            main([], end)
         assert ended.value.code == 3
+        assert ended_at_once == ([3] if temporal_is_loaded else [])
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
