@@ -82,7 +82,7 @@ class Outbox:
         if waiting is not None:
             waiting.fraction, waiting.at_ms = fraction, at_ms
             return
-        due = max(now, self._progress_sent.get(key, 0.0) + PROGRESS_INTERVAL_SECONDS)
+        due = max(now, self._progress_sent.get(key, float("-inf")) + PROGRESS_INTERVAL_SECONDS)
         self._progress[key] = _Progress(route, agent_id, at_ms, fraction, due)
 
     def finished(self, key: Key, route: Route, event: bytes, now: float) -> None:
