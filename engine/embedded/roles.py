@@ -44,6 +44,8 @@ class Role:
         self._environment = environment
         self._log_file = log_directory / f"{spec.name}.log"
         self._report = report
+        self._ends = 0
+        self._last_words = ""
         self._process: ChildProcess | None = None
         self._loop: asyncio.Task[None] | None = None
 
@@ -66,9 +68,9 @@ class Role:
 
     def failing(self) -> str | None:
         """Why it is of no use to wait for it any longer; only meaningful while it was never ready."""
-        if self.starts <= STARTS_BEFORE_READY_MAX or self._process is None:
+        if self._ends < STARTS_BEFORE_READY_MAX:
             return None
-        return f"{self.spec.name} ended {self.starts - 1} times while starting; {self._process.last_words()}"
+        return f"{self.spec.name} ended {self._ends} times while starting; {self._last_words}"
 
     async def _spawn(self) -> ChildProcess:
         process = ChildProcess(
@@ -88,6 +90,8 @@ class Role:
         while True:
             started = time.monotonic()
             code = await process.wait()
+            self._ends += 1
+            self._last_words = process.last_words()
             delay = backoff.after_running(time.monotonic() - started)
             self._report(f"{self.spec.name} ended with exit code {code}; starting it again in {delay:g} s")
             await asyncio.sleep(delay)

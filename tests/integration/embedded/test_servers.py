@@ -1,14 +1,17 @@
+import asyncio
 import socket
 import stat
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError
-from temporalio import workflow
+from temporalio import activity, workflow
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
@@ -114,6 +117,47 @@ async def test_temporal_fires_short_timers_at_once(temporal_server: TemporalServ
             for number in range(3)
         ]
     assert min(waited) < 0.5
+
+
+@activity.defn
+async def busy(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@workflow.defn
+class Counter:
+    def __init__(self) -> None:
+        self.count = 0
+
+    @workflow.signal
+    def add(self) -> None:
+        self.count += 1
+
+    @workflow.run
+    async def run(self, expected: int) -> int:
+        await workflow.execute_local_activity(busy, 2.0, start_to_close_timeout=timedelta(seconds=10))
+        await workflow.wait_condition(lambda: self.count == expected)
+        return self.count
+
+
+async def test_temporal_keeps_many_signals_that_come_during_a_workflow_task(
+    temporal_server: TemporalServer, tenant: str
+) -> None:
+    """With the server's default of 100 the workflow task is failed by force."""
+    signals = 400
+    client = await Client.connect(temporal_server.address)
+    async with Worker(
+        client,
+        task_queue=tenant,
+        workflows=[Counter],
+        activities=[busy],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    ):
+        handle = await client.start_workflow(Counter.run, signals, id=tenant, task_queue=tenant)
+        await asyncio.gather(*(handle.signal(Counter.add) for _ in range(signals)))
+        assert await handle.result() == signals
+    kinds = {event.event_type async for event in handle.fetch_history_events()}
+    assert EventType.EVENT_TYPE_WORKFLOW_TASK_FAILED not in kinds
 
 
 async def described(server: TemporalServer) -> tuple[int, set[str]]:

@@ -1,3 +1,4 @@
+import asyncio
 import importlib.metadata
 import importlib.util
 import os
@@ -44,7 +45,8 @@ def test_a_package_without_a_program_for_this_machine_is_an_error(
 
 
 async def test_copies_made_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    first = await binaries.postgres_for_other_users(tmp_path)
+    first, second = await asyncio.gather(*(binaries.postgres_for_other_users(tmp_path) for _ in range(2)))
+    assert first == second
     inode = (first / "bin" / "postgres").stat().st_ino
     assert await binaries.postgres_for_other_users(tmp_path) == first
     binaries._copy(binaries.postgres_directory(), first.parents[1])  # who waited for the lock finds it done

@@ -173,6 +173,10 @@ def test_a_parent_that_is_gone_already_means_not_to_start() -> None:
     assert finished.stdout == b""
 
 
+def test_a_parent_that_lives_means_to_go_on() -> None:
+    spawn.die_with_parent(os.getppid(), 0)  # signal 0 asks for none: this process goes on as it was
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_root_is_given_up_before_the_program_starts() -> None:
     finished = spawned(str(os.getpid()), "9", "65534", "/usr/bin/id", "-u")
