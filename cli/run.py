@@ -1,5 +1,6 @@
 """`run`: a definition from file to result."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +137,7 @@ def _report(view: dict[str, Any], results: dict[str, Any], *, as_json: bool) -> 
         print_document({"execution": view, "results": results})
     else:
         for task_id, result in results.items():
-            print(printable(f"{task_id}: {result}"))
+            print(printable(f"{task_id}: {json.dumps(result, ensure_ascii=False)}"))
     metrics = view["performance_metrics"]
     print_message(
         f"{view['status']}: {metrics['tasks_completed']} tasks completed, {metrics['tasks_failed']} failed, "

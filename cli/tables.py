@@ -11,6 +11,7 @@ from rich.text import Text
 from cli.output import printable
 
 TASKS_SHOWN_MAX = 40
+ID_LENGTH = 36
 
 STYLES = {
     "completed": "green",
@@ -49,17 +50,22 @@ def plain(value: object) -> Text:
 
 def executions_table(items: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("execution", "workflow", "pattern", "status", "done", "failed", "started"):
-        table.add_column(heading, justify="right" if heading in ("done", "failed") else "left", no_wrap=True)
+    # The id is what other commands take: it is never cut, whatever the terminal's width.
+    table.add_column("execution", no_wrap=True, min_width=ID_LENGTH)
+    table.add_column("workflow", overflow="fold")
+    table.add_column("status", no_wrap=True, min_width=9)
+    table.add_column("done", justify="right", no_wrap=True)
+    table.add_column("started", no_wrap=True, min_width=14)
     for item in items:
+        done = f"{item['tasks_completed']}/{item['tasks_total']}"
+        if item["tasks_failed"]:
+            done += f", {item['tasks_failed']} failed"
         table.add_row(
             plain(item["execution_id"]),
             plain(item["workflow_name"]),
-            plain(item["orchestration_pattern"]),
             state_text(item["status"]),
-            plain(f"{item['tasks_completed']}/{item['tasks_total']}"),
-            plain(item["tasks_failed"]),
-            plain(local_time(item["started_at"])),
+            plain(done),
+            plain(local_time(item["started_at"])[5:19]),
         )
     return table
 

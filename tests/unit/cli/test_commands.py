@@ -243,7 +243,7 @@ class TestRun:
         outcome = orchestrator("run", definition, *at, "--follow")
         assert outcome.code == 1
         assert "error: X: boom" in outcome.stderr
-        assert "a: {'n': 1}" in outcome.stdout
+        assert 'a: {"n": 1}' in outcome.stdout
 
     def test_a_definition_that_the_engine_refuses_ends_with_1_and_all_problems(
         self, orchestrator: Orchestrator, engine: FakeEngine, at: At, definition: str

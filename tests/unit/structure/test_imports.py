@@ -3,15 +3,22 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from engine.installation import AGENT_PACKAGE, APPLICATION_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 OURS = {*APPLICATION_PACKAGES, AGENT_PACKAGE}
+FOUNDATIONS = {"starlette", "pydantic-core"}
+"""What FastAPI and pydantic are made of, and pin."""
+
 RUFF = Path(sys.executable).with_name("ruff")
 
 
@@ -86,3 +93,42 @@ def test_importing_a_module_starts_nothing() -> None:
         check=False,
     )
     assert (result.returncode, result.stdout) == (0, "1\n"), result.stderr
+
+
+def opened(node: ast.AST) -> set[str]:
+    """Packages whose data is read with importlib.resources: as good as an import."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "files":
+        return {str(arg.value).split(".")[0] for arg in node.args if isinstance(arg, ast.Constant)}
+    return set()
+
+
+def declared(extras: tuple[str, ...] = ()) -> set[str]:
+    """Distributions that pyproject.toml names."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    return {canonicalize_name(Requirement(text).name) for text in texts}
+
+
+def undeclared(paths: Iterable[Path], allowed: set[str]) -> list[str]:
+    owners = metadata.packages_distributions()
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            for name in (
+                (imported(node) | opened(node)) - OURS - {"tests", "examples", "benchmarks"} - sys.stdlib_module_names
+            ):
+                distributions = {canonicalize_name(owner) for owner in owners.get(name, [name])}
+                if not distributions & allowed:
+                    found.add(f"{path.relative_to(ROOT)} imports {name}")
+    return sorted(found)
+
+
+def test_what_the_engine_imports_is_declared() -> None:
+    """What another package happens to bring may be gone with its next release, and is missing in the image."""
+    assert undeclared(sources(), declared() | FOUNDATIONS) == []
+
+
+def test_what_the_tests_import_is_declared() -> None:
+    every = declared(("embedded", "dev")) | FOUNDATIONS
+    paths = [path for folder in ("tests", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert undeclared(paths, every) == []
