@@ -1,15 +1,18 @@
 """Composition root of the gateway's process: connects to the servers, builds the application, serves it."""
 
 import asyncio
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from typing import Final
 
 import httpx
 import uvicorn
-from prometheus_client import REGISTRY
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from redis.asyncio import Redis
 from temporalio.client import Client
 
@@ -50,25 +53,44 @@ WEBSOCKET_MESSAGE_BYTES_MAX: Final = 64 * 1024
 WEBSOCKET_PING_SECONDS: Final = 20.0
 CONNECTIONS_MAX: Final = 4_000
 BACKLOG: Final = 2048
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 async def serve_gateway(settings: Settings, listener: socket.socket | None = None) -> None:
     """Serve until SIGTERM or SIGINT. `listener`, when given, is bound already and goes before host and port."""
     async with gateway_dependencies(settings) as dependencies:
-        server = uvicorn.Server(server_config(dependencies))
+        server = GatewayServer(server_config(create_app(dependencies), settings))
         await server.serve(sockets=[listener] if listener is not None else None)
 
 
-def server_config(dependencies: GatewayDependencies) -> uvicorn.Config:
-    settings = dependencies.settings
+class GatewayServer(uvicorn.Server):
+    """Ends on a signal without raising it again, so that what was opened is closed in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals
+            return
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(dependencies),
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
+        ws_per_message_deflate=False,  # a window of memory a watcher, and messages are small
         ws_ping_interval=WEBSOCKET_PING_SECONDS,
         ws_ping_timeout=WEBSOCKET_PING_SECONDS,
         lifespan="off",
@@ -105,7 +127,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
             feed=feed,
             rate_limit=rate_limit_of(settings),
             probes=_probes(database, redis, temporal),
-            registry=REGISTRY,
+            registry=_registry(),
         )
 
 
@@ -144,6 +166,13 @@ async def _keys(settings: Settings, stack: AsyncExitStack) -> KeySource:
             "no key to verify tokens with: set ORCHESTRATOR_TOKEN_KEY_FILE or ORCHESTRATOR_TOKEN_JWKS_URL"
         )
     return await asyncio.to_thread(FixedKeys.from_file, settings.token_key_file)
+
+
+def _registry() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 def _probes(database: Database, redis: Redis, temporal: Client) -> tuple[Probe, ...]:

@@ -52,8 +52,7 @@ class Methods:
         names = self._operations[call.method].positional
         if isinstance(call.params, list):
             if len(call.params) > len(names):
-                error = InvalidParametersError(f"at most {len(names)} parameters", parameters=list(names))
-                raise rpc_error(error, self._request_id)
+                raise InvalidParametersError(f"at most {len(names)} parameters", parameters=list(names))
             params = dict(zip(names, call.params, strict=False))
         else:
             params = dict(call.params or {})

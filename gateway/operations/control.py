@@ -145,9 +145,9 @@ class ControlOperations:
         control: Control,
         reached: Callable[[Control], Awaitable[Reached | None]],
     ) -> Reached:
-        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         async with nudges_of(self._feed, caller.tenant, execution_id) as nudges:
             _, in_force = await self._executions.request_control(caller.tenant, execution_id, control)
+            deadline = asyncio.get_running_loop().time() + self._timeout_seconds
             # Beside the waiting, not before it: the tick may obey before a slow signal has arrived.
             signal = asyncio.create_task(self._signal(caller.tenant, execution_id, control.action))
             try:

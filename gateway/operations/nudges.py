@@ -55,13 +55,13 @@ class Nudges:
 
 @asynccontextmanager
 async def nudges_of(feed: ExecutionFeed, tenant: str, execution_id: UUID) -> AsyncIterator[Nudges]:
-    """Subscribed when it yields, unless the feed does not answer within a second."""
-    nudges, subscribed = Nudges(), asyncio.Event()
-    pump = asyncio.create_task(_pump(feed, tenant, execution_id, nudges, subscribed), name="execution-feed")
+    """Subscribed when it yields, unless the feed is away."""
+    nudges, tried = Nudges(), asyncio.Event()
+    pump = asyncio.create_task(_pump(feed, tenant, execution_id, nudges, tried), name="execution-feed")
     try:
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_SECONDS):
-                await subscribed.wait()
+                await tried.wait()
         except TimeoutError:
             structlog.get_logger("gateway.nudges").warning("feed_not_answering", execution_id=str(execution_id))
         yield nudges
@@ -70,17 +70,16 @@ async def nudges_of(feed: ExecutionFeed, tenant: str, execution_id: UUID) -> Asy
         await asyncio.wait({pump})
 
 
-async def _pump(
-    feed: ExecutionFeed, tenant: str, execution_id: UUID, nudges: Nudges, subscribed: asyncio.Event
-) -> None:
+async def _pump(feed: ExecutionFeed, tenant: str, execution_id: UUID, nudges: Nudges, tried: asyncio.Event) -> None:
     logger = structlog.get_logger("gateway.nudges")
     while True:
         try:
             async with feed.subscribe(tenant, execution_id) as news:
-                subscribed.set()
+                tried.set()
                 async for nudge in news:
                     nudges.put(nudge)
         except Exception as error:
             # The end of this task's work, whatever the feed's client raised: readers go on by asking the store.
             logger.warning("feed_lost", execution_id=str(execution_id), error=repr(error))
+        tried.set()
         await asyncio.sleep(RESUBSCRIBE_AFTER_SECONDS)

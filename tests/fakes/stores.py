@@ -119,6 +119,7 @@ class FakeExecution:
         self.task_states = {task.id: TaskState.PENDING for task in launch.plan.tasks}
         self.controls: list[Control] = []
         self.pending: Control | None = None
+        self.controlled = asyncio.Event()
         self.started_at = datetime.now(UTC)
         self.add_event("workflow.status_changed", {"previous_status": None, "new_status": "planning"})
 
@@ -312,6 +313,7 @@ class FakeExecutionStore:
             raise InvalidTransitionError(f"cannot {control.action} an execution that is {row.status}")
         row.controls.append(control)
         row.pending = control
+        row.controlled.set()
         return row.status, control
 
     async def pending_control(self, tenant: str, execution_id: UUID) -> Control | None:

@@ -58,8 +58,8 @@ def definition(**changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-async def known_types_only(tenant: str, checked: WorkflowDefinition) -> None:
-    for role, agent in checked.agents.items():
+async def known_types_only(tenant: str, definition: WorkflowDefinition) -> None:
+    for role, agent in definition.agents.items():
         if agent.type != "synthetic":
             raise CapabilitiesUnavailableError(f"agents.{role}: no agent type {agent.type!r} is known")
 
@@ -184,7 +184,7 @@ ClientOf = Callable[..., Client]
 
 
 def settings_of(**changes: Any) -> Settings:
-    return Settings(_env_file=None, **{"operation_timeout_seconds": 0.5, **changes})  # type: ignore[call-arg]  # a pydantic-settings init option
+    return Settings(_env_file=None, **{"operation_timeout_seconds": 0.5, **changes})
 
 
 @pytest.fixture
