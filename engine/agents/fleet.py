@@ -226,7 +226,9 @@ class HostFleet:
         now = time.monotonic()
         delays = [state.restart_at - now for state in self._groups.values() if state.restart_at > now]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), min([POLL_SECONDS, *delays]))
+            # Not wait_for: before Python 3.12 it may swallow a cancellation.
+            async with asyncio.timeout(min([POLL_SECONDS, *delays])):
+                await self._changed.wait()
 
     def _watch(self, work: Coroutine[Any, Any, None]) -> None:
         watcher = asyncio.create_task(work)

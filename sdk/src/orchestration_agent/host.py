@@ -300,7 +300,8 @@ class AgentHost:
                 logger.warning("cannot reach Redis: %s: %s", type(error).__name__, error)
                 delay = min(1.0, self.options.heartbeat_seconds)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._announce_now.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._announce_now.wait()
 
     async def _announce(self, event_type: str) -> None:
         payload: dict[str, Any] = {

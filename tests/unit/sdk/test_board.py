@@ -1,12 +1,14 @@
+from typing import Any
+
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration_agent.board import Board
+from orchestration_agent.board import Attempt, Board
 from orchestration_agent.wire import Entry, Key, decode_entry
 
 
-def entry(execution_id: str = "x", **fields: object) -> Entry:
+def entry(execution_id: str = "x", **fields: Any) -> Entry:
     document = {"v": 1, "execution_id": execution_id, "reply_to": "in", **fields}
     return decode_entry({b"b": orjson.dumps(document)})
 
@@ -189,12 +191,12 @@ def test_memory_is_bounded_and_the_longest_idle_execution_goes_first_but_none_th
     ),
     st.integers(1, 2),
 )
-def test_no_attempt_starts_twice_unless_given_back_and_no_agent_exceeds_its_slots(steps: list, slots: int) -> None:
+def test_no_attempt_starts_twice_unless_given_back_and_no_agent_exceeds_its_slots(steps: list[Any], slots: int) -> None:
     board = Board(slots)
-    running = []
+    running: list[Attempt] = []
     may_start: dict[Key, int] = {}
     for kind, what, attempt, agent_id in steps:
-        document: dict[str, object] = {}
+        document: dict[str, Any] = {}
         if kind == "assign":
             document = {"assign": [assignment(what, attempt, agent_id)]}
             may_start.setdefault(Key("x", what, 1, attempt), 1)
