@@ -1,40 +1,29 @@
 """Entry point of the `orchestrator` command.
 
-Each command's module is loaded only when that command runs: clients need no database driver, `--help` needs
-neither, and `serve` and `up` load all of the engine. The table below is therefore the one place where first-party
-code is imported by name at run time; everywhere else imports stand at the top of the file.
+Each command's module is loaded only when that command runs (`cli.lazy`): clients need no database driver, and each
+role of the engine loads its own part of it.
 
 Data goes to stdout, messages go to stderr, errors never show a stack trace (set ORCHESTRATOR_DEBUG=1 to see one),
 and exit codes are those of `cli.outcome`.
 """
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import metadata
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
-from typer.main import get_group
 
+from cli.lazy import LazyCommand, LazyGroup
 from cli.outcome import ExitCode, exit_code_of
 from cli.output import print_document, print_error, print_message
 from engine.errors import EngineError
 from engine.installation import check_packages
 
 PROGRAM = "orchestrator"
-
-
-class LazyCommand(NamedTuple):
-    """Where a command lives. `module` has a Typer named `app`, which holds the command or, if `group`, is it."""
-
-    module: str
-    summary: str
-    group: bool = False
 
 
 COMMANDS: dict[str, LazyCommand] = {
@@ -57,36 +46,13 @@ COMMANDS: dict[str, LazyCommand] = {
 }
 
 
-class LazyGroup(TyperGroup):
-    """Knows its commands' names and summaries, and loads a command's module when it is asked for."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self._listing = False
-        for name, entry in COMMANDS.items():
-            self.add_command(TyperCommand(name, help=entry.summary))
-
-    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
-        entry = COMMANDS.get(cmd_name)
-        if entry is None or self._listing:
-            return super().get_command(ctx, cmd_name)
-        group = get_group(importlib.import_module(entry.module).app)
-        if not entry.group:
-            return group.commands[cmd_name]
-        group.name = cmd_name
-        return group
-
-    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
-        self._listing = True
-        try:
-            super().format_help(ctx, formatter)
-        finally:
-            self._listing = False
+class Commands(LazyGroup):
+    table = COMMANDS
 
 
 app = typer.Typer(
     name=PROGRAM,
-    cls=LazyGroup,
+    cls=Commands,
     add_completion=True,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -7,55 +7,33 @@ the rest. SIGTERM and SIGINT stop a role in order.
 import asyncio
 import signal
 from collections.abc import Coroutine
-from typing import Annotated, Any
+from typing import Any, Final
 
 import typer
 
-from cli.configuration import load_settings
-from engine.embedded.host_fleet import serve_hosts
-from gateway.serve import serve_gateway
-from worker import serve as serve_worker
+from cli.lazy import LazyCommand, LazyGroup
 
-app = typer.Typer(help="Run one role of the engine against servers that run elsewhere.", no_args_is_help=True)
-
-WORKER_ROLES = ("workflows", "bridge")
-
-
-@app.command()
-def gateway(
-    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.")] = None,
-) -> None:
-    """The HTTP and WebSocket interface."""
-    run_role(serve_gateway(load_settings(host=host, port=port)))
+ROLES: Final = {
+    "gateway": LazyCommand("cli.serve_gateway", "The HTTP and WebSocket interface."),
+    "worker": LazyCommand("cli.serve_worker", "Workflows and activities, and the bridge from the event streams."),
+    "bridge": LazyCommand("cli.serve_worker", "The bridge from the event streams alone."),
+    "hooks": LazyCommand("cli.serve_worker", "Workers for asynchronous hooks."),
+    "hosts": LazyCommand(
+        "cli.serve_hosts", "Host processes of agents: started when wanted, watched, stopped when idle."
+    ),
+}
 
 
-@app.command()
-def worker(
-    role: Annotated[
-        list[str] | None, typer.Option("--role", help="workflows or bridge; repeat for several. Both when absent.")
-    ] = None,
-) -> None:
-    """Workflows and activities, and the bridge from the event streams."""
-    run_role(serve_worker(load_settings(), frozenset(role or WORKER_ROLES)))
+class Roles(LazyGroup):
+    table = ROLES
 
 
-@app.command()
-def bridge() -> None:
-    """The bridge from the event streams alone."""
-    run_role(serve_worker(load_settings(), frozenset({"bridge"})))
+app = typer.Typer(cls=Roles, no_args_is_help=True)
 
 
-@app.command()
-def hooks() -> None:
-    """Workers for asynchronous hooks."""
-    run_role(serve_worker(load_settings(), frozenset({"hooks"})))
-
-
-@app.command()
-def hosts() -> None:
-    """Host processes of agents: started when they are wanted, watched, and stopped when idle."""
-    run_role(serve_hosts(load_settings()))
+@app.callback()
+def serve() -> None:
+    """Run one role of the engine against servers that run elsewhere."""
 
 
 def run_role(role: Coroutine[Any, Any, None]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from cli import serve
 from cli.serve import run_role
 from engine.errors import UnavailableError
 from engine.settings import Settings
@@ -72,8 +71,8 @@ def test_each_role_of_the_worker_is_started_by_name(
     async def serve_worker(_: Settings, wanted: frozenset[str]) -> None:
         started.append(wanted)
 
-    monkeypatch.setattr(serve, "serve_worker", serve_worker)
-    monkeypatch.setattr(serve, "run_role", asyncio.run)
+    monkeypatch.setattr("cli.serve_worker.serve_worker", serve_worker)
+    monkeypatch.setattr("cli.serve_worker.run_role", asyncio.run)
     assert orchestrator("serve", *arguments).code == 0
     assert started == [frozenset(roles)]
 
@@ -85,8 +84,8 @@ def test_the_gateway_listens_where_it_is_told(orchestrator: Orchestrator, monkey
         seen.append((settings.host, settings.port))
 
     monkeypatch.setenv("ORCHESTRATOR_HOST", "127.0.0.9")
-    monkeypatch.setattr(serve, "serve_gateway", serve_gateway)
-    monkeypatch.setattr(serve, "run_role", asyncio.run)
+    monkeypatch.setattr("cli.serve_gateway.serve_gateway", serve_gateway)
+    monkeypatch.setattr("cli.serve_gateway.run_role", asyncio.run)
     assert orchestrator("serve", "gateway", "--port", "9999").code == 0
     assert seen == [("127.0.0.9", 9999)]
 
@@ -97,8 +96,8 @@ def test_the_fleet_of_hosts_is_a_role(orchestrator: Orchestrator, monkeypatch: p
     async def serve_hosts(settings: Settings) -> None:
         seen.append(settings)
 
-    monkeypatch.setattr(serve, "serve_hosts", serve_hosts)
-    monkeypatch.setattr(serve, "run_role", asyncio.run)
+    monkeypatch.setattr("cli.serve_hosts.serve_hosts", serve_hosts)
+    monkeypatch.setattr("cli.serve_hosts.run_role", asyncio.run)
     assert orchestrator("serve", "hosts").code == 0
     assert len(seen) == 1
 
@@ -113,3 +112,9 @@ def test_a_process_without_servers_ends_with_5_and_says_which() -> None:
     assert result.returncode == 5, result.stderr
     assert "Traceback" not in result.stderr
     assert "error: " in result.stderr
+
+
+def test_the_gateway_loads_nothing_of_the_worker() -> None:
+    """Each role is a process; what it does not need would be paid for at every start."""
+    program = "import cli.serve_gateway, sys; sys.exit('worker' in sys.modules or 'engine.agents.fleet' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0

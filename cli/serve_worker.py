@@ -1,0 +1,35 @@
+"""`serve worker`, and its parts on their own."""
+
+from typing import Annotated
+
+import typer
+
+from cli.configuration import load_settings
+from cli.serve import run_role
+from worker import serve as serve_worker
+
+app = typer.Typer()
+
+WORKER_ROLES = ("workflows", "bridge")
+
+
+@app.command()
+def worker(
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="workflows or bridge; repeat for several. Both when absent.")
+    ] = None,
+) -> None:
+    """Workflows and activities, and the bridge from the event streams."""
+    run_role(serve_worker(load_settings(), frozenset(role or WORKER_ROLES)))
+
+
+@app.command()
+def bridge() -> None:
+    """The bridge from the event streams alone."""
+    run_role(serve_worker(load_settings(), frozenset({"bridge"})))
+
+
+@app.command()
+def hooks() -> None:
+    """Workers for asynchronous hooks."""
+    run_role(serve_worker(load_settings(), frozenset({"hooks"})))
