@@ -5,14 +5,12 @@ that wait for them; split over processes, they travel by signal.
 """
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
 from temporalio.client import Client
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.allocation import AllocationActivities
 from activities.ticks import TickActivities
@@ -29,12 +27,14 @@ from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
 from engine.observability.log import configure, get_logger
+from engine.ports import Acknowledged
 from engine.postgres.stores import Stores
 from engine.recovery.reconciler import Reconciler
 from engine.settings import Settings
 from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
-from workflows.supervisor import SupervisorWorkflow
+from workflows.registered import WORKFLOWS as WORKFLOW_CLASSES
+from workflows.registered import sandbox
 
 log = get_logger(__name__)
 
@@ -50,14 +50,6 @@ LOCAL_ACTIVITIES_MAX = 400
 STICKY_TIMEOUT = timedelta(seconds=5)
 STOP_GRACE = timedelta(seconds=5)
 
-SANDBOX = SandboxedWorkflowRunner(
-    restrictions=SandboxRestrictions.default.with_passthrough_modules(
-        "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "engine.contracts",
-        "workflows.kernel", "workflows.policies",
-    )
-)  # fmt: skip
-"""Our pure modules pass through; the workflow modules themselves are reloaded for each run."""
-
 
 def temporal_worker(
     client: Client, settings: Settings, ticks: TickActivities, allocation: AllocationActivities
@@ -65,7 +57,7 @@ def temporal_worker(
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[SupervisorWorkflow],
+        workflows=list(WORKFLOW_CLASSES),
         activities=[
             ticks.commit_tick,
             ticks.read_control,
@@ -73,7 +65,7 @@ def temporal_worker(
             allocation.bind_agents,
             allocation.allocate_agents,
         ],
-        workflow_runner=SANDBOX,
+        workflow_runner=sandbox(),
         max_cached_workflows=CACHED_WORKFLOWS_MAX,
         max_concurrent_workflow_tasks=WORKFLOW_TASKS_MAX,
         max_concurrent_local_activities=LOCAL_ACTIVITIES_MAX,
@@ -83,17 +75,12 @@ def temporal_worker(
 
 
 async def serve(settings: Settings, roles: frozenset[str]) -> None:
-    """Run the roles until SIGTERM or SIGINT."""
+    """Run the roles until cancelled, which is how a signal arrives."""
     configure(settings, "+".join(sorted(roles)))
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         jobs = await build(settings, roles, stack)
         log.info("worker.started", roles=sorted(roles), task_queue=settings.task_queue)
-        await _until_stopped(jobs, stop)
-    log.info("worker.stopped")
+        await run_jobs(jobs)
 
 
 async def build(
@@ -111,8 +98,9 @@ async def build(
     stack.push_async_callback(feed.close)
     lingering = Lingering()
     jobs: list[Callable[[], Awaitable[None]]] = []
-    acknowledged: Callable[[str, Sequence[str]], None] = _nobody_here
+    acknowledged: Acknowledged = _nobody_here
     host_streams = HostStreams(redis, settings.event_partitions)
+    stack.push_async_callback(host_streams.close)
     if BRIDGE in roles:
         progress = ProgressBoard(stores.maintenance, feed)
         leases = PartitionLeases(functions, settings.event_partitions)
@@ -136,15 +124,15 @@ def _nobody_here(execution_id: str, entry_ids: Sequence[str]) -> None:
     """The bridge runs in another process; it notices by looking at the stream."""
 
 
-async def _until_stopped(jobs: Sequence[Callable[[], Awaitable[None]]], stop: asyncio.Event) -> None:
-    """Any job that ends, ends the process: whoever supervises starts it again, whole."""
-    stopping = asyncio.create_task(stop.wait())
+async def run_jobs(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Any job that ends, ends all: whoever supervises the process starts it again, whole."""
     running = [asyncio.ensure_future(job()) for job in jobs]
-    done, _ = await asyncio.wait([stopping, *running], return_when=asyncio.FIRST_COMPLETED)
-    for task in [stopping, *running]:
-        task.cancel()
-    results = await asyncio.gather(*running, return_exceptions=True)
-    if stopping not in done:
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in running:
+            task.cancel()
+        results = await asyncio.gather(*running, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

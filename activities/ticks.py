@@ -6,7 +6,6 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from engine.contracts import activity_names
-from engine.contracts.events import InboxBatch
 from engine.contracts.kernel import Checkpoint, CheckpointRequest, Control, TickOutcome, TickProposal
 from engine.errors import EngineError
 from engine.events.dispatch import Dispatcher
@@ -49,9 +48,8 @@ class TickActivities:
             with self._lingering.open(proposal.execution_id) as seat:
                 await self._dispatcher.write(proposal, committed.ticks, own=committed.own)
                 await self._tell(proposal, committed)
-                batches: list[InboxBatch] = []
-                if proposal.linger_ms and committed.own and committed.control is None:
-                    batches = await seat.collect(proposal.linger_ms / 1000)
+                patient = committed.own and committed.control is None
+                batches = await seat.collect(proposal.linger_ms / 1000 if patient else 0.0)
         except EngineError as error:
             raise as_application_error(error) from error
         return TickOutcome(

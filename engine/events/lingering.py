@@ -5,6 +5,7 @@ nothing: no signal, no further workflow task.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,12 +24,11 @@ class Seat:
         self._arrived.set()
 
     async def collect(self, wait_seconds: float) -> list[InboxBatch]:
-        """What has come, after waiting for the first at most that long."""
-        try:
-            async with asyncio.timeout(wait_seconds):
-                await self._arrived.wait()
-        except TimeoutError:
-            pass
+        """What has come, after waiting for the first at most that long; without waiting when it is 0."""
+        if wait_seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await self._arrived.wait()
         taken, self._batches = self._batches, []
         return taken
 

@@ -1,0 +1,171 @@
+"""What a test needs of a running engine, in few words."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+from uuid import UUID
+
+from redis.asyncio import Redis
+from temporalio.client import Client
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import Control, ExecutionInput
+from engine.contracts.views import ExecutionEvent, ExecutionView
+from engine.events.keys import partition_of
+from engine.postgres.stores import Stores
+from engine.settings import Settings
+from engine.temporal.launcher import TemporalLauncher
+from orchestration_agent.host import AgentHost, HostOptions
+from orchestration_agent.synthetic import run as synthetic
+from planner.kernel_plan import kernel_plan
+from planner.parse import parse_definition
+from planner.planner import Planner
+
+Answer = TypeVar("Answer")
+
+DEADLINE_SECONDS = 30.0
+
+
+def definition(*tasks: dict[str, Any], agents: int = 2, **fields: Any) -> dict[str, Any]:
+    return {
+        "name": f"wf-{uuid.uuid4().hex[:8]}",
+        "version": "1.0",
+        "orchestration_pattern": "supervisor",
+        "agents": {"worker": {"type": "synthetic", "count": agents, "capabilities": []}},
+        "tasks": [{"agent": "worker", **task} for task in tasks],
+        "coordination": {"type": "hybrid"},
+        **fields,
+    }
+
+
+def chain(length: int, **fields: Any) -> list[dict[str, Any]]:
+    return [{"id": f"t{n}", "depends_on": [f"t{n - 1}"] if n else [], **fields} for n in range(length)]
+
+
+DIAMOND: list[dict[str, Any]] = [
+    {"id": "a"},
+    {"id": "b", "depends_on": ["a"]},
+    {"id": "c", "depends_on": ["a"]},
+    {"id": "d", "depends_on": ["b", "c"]},
+]
+
+
+class Bench:
+    def __init__(
+        self, tenant: str, stores: Stores, launcher: TemporalLauncher, client: Client, redis: "Redis",
+        settings: Settings, host_options: HostOptions,
+    ) -> None:  # fmt: skip
+        self.tenant = tenant
+        self.stores = stores
+        self.launcher = launcher
+        self.client = client
+        self.redis = redis
+        self.settings = settings
+        self.host_options = host_options
+        self.hosts: dict[AgentHost, asyncio.Task[None]] = {}
+
+    async def start_host(self, host: AgentHost | None = None) -> AgentHost:
+        host = host or AgentHost(synthetic, replace(self.host_options, host_id=""))
+        self.hosts[host] = asyncio.create_task(host.run())
+        await self.until(lambda: self._is_live(host.host_id), "the host is registered")
+        return host
+
+    async def _is_live(self, host_id: str) -> bool:
+        return any(host.host_id == host_id for host in await self.stores.hosts.live(self.tenant, "synthetic", 100))
+
+    async def stop(self) -> None:
+        for host, task in self.hosts.items():
+            host.stop()
+            await asyncio.wait([task], timeout=5)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def start(self, document: dict[str, Any], input_data: dict[str, Any] | None = None, **options: Any) -> UUID:
+        """Create and execute; the planning row first, then Temporal, as the gateway does."""
+        launch = await self.plan_row(document, input_data, **options)
+        await self.launcher.launch(launch)
+        return UUID(launch.execution_id)
+
+    async def plan_row(
+        self, document: dict[str, Any], input_data: dict[str, Any] | None = None, **options: Any
+    ) -> ExecutionInput:
+        parsed = parse_definition(document)
+        plan = Planner().plan(parsed)
+        stored = parsed.model_dump(mode="json")
+        workflow_id, _ = await self.stores.definitions.create(self.tenant, stored, plan.plan_hash, plan, "tester")
+        execution_id = uuid.uuid4()
+        launch = ExecutionInput(
+            tenant=self.tenant,
+            execution_id=str(execution_id),
+            workflow_id=str(workflow_id),
+            workflow_name=parsed.name,
+            pattern="supervisor",
+            plan=kernel_plan(parsed, plan, "exponential_backoff"),
+            partition=partition_of(str(execution_id), self.settings.event_partitions),
+            trace_id=str(uuid.uuid4()),
+            timeout_ms=options.get("timeout", 600) * 1000,
+            checkpoint_interval_ms=options.get("checkpoint_interval", 300) * 1000,
+            pause_grace_ms=options.get("pause_grace_seconds", 30) * 1000,
+            started_at_ms=int(time.time() * 1000),
+        )
+        await self.stores.executions.insert_planning(
+            self.tenant, launch, input_data or {}, {}, "tester", allow_concurrent=True, request_hash=None
+        )
+        return launch
+
+    async def status(self, execution_id: UUID) -> ExecutionView:
+        return await self.stores.executions.status(self.tenant, execution_id)
+
+    async def events(self, execution_id: UUID) -> list[ExecutionEvent]:
+        found: list[ExecutionEvent] = []
+        more = True
+        while more:
+            after = found[-1].sequence if found else 0
+            items, more = await self.stores.executions.events(
+                self.tenant, execution_id, after_sequence=after, limit=1000
+            )
+            found.extend(items)
+        return found
+
+    async def ask(self, execution_id: UUID, action: str, checkpoint_id: str | None = None) -> Control:
+        """As the API does: the control row first, then the signal with its id."""
+        control = Control.model_validate(
+            {"request_id": str(uuid.uuid4()), "action": action, "checkpoint_id": checkpoint_id}
+        )
+        await self.stores.executions.request_control(self.tenant, execution_id, control)
+        await self.launcher.signal(self.tenant, execution_id, action, control.request_id)
+        return control
+
+    async def until_status(self, execution_id: UUID, *wanted: ExecutionStatus) -> ExecutionView:
+        async def reached() -> ExecutionView | None:
+            view = await self.status(execution_id)
+            return view if view.status in wanted else None
+
+        return await self.until(reached, f"status {', '.join(wanted)}")
+
+    async def until_closed(self, execution_id: UUID) -> ExecutionView:
+        return await self.until_status(
+            execution_id, ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED
+        )
+
+    async def until(
+        self,
+        probe: Callable[[], Awaitable[Answer | bool | None]],
+        what: str,
+        deadline_seconds: float = DEADLINE_SECONDS,
+    ) -> Answer:
+        """Ask until the answer is truthy."""
+        deadline = time.monotonic() + deadline_seconds
+        while time.monotonic() < deadline:
+            answer = await probe()
+            if answer:
+                return answer  # type: ignore[return-value]  # truthy: neither None nor False
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"not within {deadline_seconds} s: {what}")
+
+
+def types(events: list[ExecutionEvent], task_id: str | None = None) -> list[str]:
+    return [e.event_type for e in events if task_id is None or e.payload.get("task_id") == task_id]

@@ -1,0 +1,81 @@
+"""A whole engine inside the test's process, on real servers: worker, bridge, registry, reconciler and a host."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from engine.embedded.temporal import TemporalServer
+from engine.embedded.valkey import ValkeyServer
+from engine.events.connection import connect as connect_redis
+from engine.postgres.cluster import ClusterUrls
+from engine.postgres.stores import Stores
+from engine.settings import Settings
+from engine.temporal.connection import connect as connect_temporal
+from engine.temporal.launcher import TemporalLauncher
+from orchestration_agent.host import AgentHost, HostOptions
+from orchestration_agent.synthetic import run as synthetic
+from tests.integration.engine.bench import Bench
+from worker import ROLES, build, run_jobs
+
+
+@pytest.fixture(scope="session")
+def engine_settings(
+    migrated_database: ClusterUrls, valkey_server: ValkeyServer, temporal_server: TemporalServer
+) -> Settings:
+    values: dict[str, Any] = {
+        "database_url": migrated_database.app,
+        "redis_url": valkey_server.url,
+        "temporal_address": temporal_server.address,
+        "temporal_namespace": temporal_server.namespace,
+        "task_queue": "in-process",
+        "event_partitions": 2,
+        "host_lost_after_seconds": 3.0,
+        "heartbeat_seconds": 0.5,
+        "log_level": "WARNING",
+    }
+    return Settings.model_validate(values)
+
+
+@pytest.fixture(scope="session")
+async def stores(engine_settings: Settings) -> AsyncIterator[Stores]:
+    async with Stores.open(engine_settings) as stores:
+        yield stores
+
+
+@pytest.fixture(scope="session")
+async def running_worker(engine_settings: Settings) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        jobs = await build(engine_settings, ROLES, stack)
+        running = asyncio.create_task(run_jobs(jobs))
+        async def dbg():
+            await asyncio.sleep(5)
+            for t in asyncio.all_tasks():
+                print("TASK", t.get_name(), t, t.get_stack(limit=3)[-1:], flush=True)
+        yield
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+async def bench(engine_settings: Settings, stores: Stores, running_worker: None, tenant: str) -> AsyncIterator[Bench]:
+    """A tenant of its own with one host for `synthetic`."""
+    redis = connect_redis(engine_settings)
+    client = await connect_temporal(engine_settings)
+    await redis.sadd("orc:tenants", tenant)
+    options = HostOptions(
+        redis_url=engine_settings.redis_url.get_secret_value(),
+        tenant=tenant,
+        types=("synthetic",),
+        capabilities="*",
+        slots=8,
+        heartbeat_seconds=0.5,
+        grace_seconds=1.0,
+    )
+    bench = Bench(tenant, stores, TemporalLauncher(client, engine_settings), client, redis, engine_settings, options)
+    await bench.start_host(AgentHost(synthetic, options))
+    yield bench
+    await bench.stop()
+    await redis.aclose()
