@@ -8,7 +8,7 @@ import asyncio
 import ipaddress
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from limits import RateLimitItemPerMinute
@@ -58,14 +58,16 @@ class AddressRateLimit:
         return max(1.0, window.reset_time - time.time())
 
 
-def rate_limit_of(settings: Settings) -> AddressRateLimit | NoRateLimit:
+def rate_limit_of(settings: Settings, connection_pool: Any) -> AddressRateLimit | NoRateLimit:
+    """`connection_pool` is the process's own Redis client's, which closes it."""
     if settings.requests_per_minute == 0:
         return NoRateLimit()
     storage = RedisStorage(
-        f"async+{settings.redis_url.get_secret_value()}",
+        "async+redis://",
         wrap_exceptions=True,
         implementation="redispy",
         key_prefix="orc:limits",
+        connection_pool=connection_pool,
     )
     return AddressRateLimit(storage, settings.requests_per_minute, exempt_loopback=settings.rate_limit_exempt_loopback)
 

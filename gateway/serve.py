@@ -1,20 +1,17 @@
 """Composition root of the gateway's process: connects to the servers, builds the application, serves it."""
 
 import asyncio
-import signal
 import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from redis.asyncio import Redis
-from temporalio.client import Client
 
 from engine.agents.catalogue import CapabilityChecker, load_catalogue
 from engine.contracts.patterns import SUPPORTED_PATTERNS
@@ -22,12 +19,7 @@ from engine.errors import ConfigurationError
 from engine.events import connection as events_connection
 from engine.events.feed import RedisFeed
 from engine.ports import ExecutionFeed, Launcher
-from engine.postgres.definitions import PostgresDefinitionStore
-from engine.postgres.executions import PostgresExecutionStore
-from engine.postgres.hosts import PostgresHostStore
-from engine.postgres.idempotency import PostgresIdempotencyKeys
-from engine.postgres.operations import PostgresOperationLog
-from engine.postgres.pool import Database
+from engine.postgres.stores import Stores
 from engine.security.keys import FixedKeys, JwksKeys, KeySource
 from engine.security.tokens import TokenVerifier
 from engine.settings import Settings
@@ -53,32 +45,31 @@ WEBSOCKET_MESSAGE_BYTES_MAX: Final = 64 * 1024
 WEBSOCKET_PING_SECONDS: Final = 20.0
 CONNECTIONS_MAX: Final = 4_000
 BACKLOG: Final = 2048
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+TEMPORAL_TIMEOUT: Final = timedelta(seconds=2)
 
 
 async def serve_gateway(settings: Settings, listener: socket.socket | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. `listener`, when given, is bound already and goes before host and port."""
+    """Serve until cancelled; requests under way are then answered first, for a while.
+
+    Signals are the caller's. `listener`, when given, is bound already and goes before host and port.
+    """
     async with gateway_dependencies(settings) as dependencies:
         server = GatewayServer(server_config(create_app(dependencies), settings))
-        await server.serve(sockets=[listener] if listener is not None else None)
+        serving = asyncio.create_task(server.serve([listener] if listener is not None else None), name="gateway")
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            server.should_exit = True
+            await serving
+            raise
 
 
 class GatewayServer(uvicorn.Server):
-    """Ends on a signal without raising it again, so that what was opened is closed in order."""
+    """Leaves signals alone: uvicorn would raise them again, and end the process before anything is closed."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread gets signals
-            return
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        yield
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -111,49 +102,43 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
     """Everything connected, and disconnected again in the end."""
     async with AsyncExitStack() as stack:
         verifier = TokenVerifier(await _keys(settings, stack), settings.token_issuer, settings.token_audience)
-        database = await Database.connect(settings)
-        stack.push_async_callback(database.close)
+        stores = await stack.enter_async_context(Stores.open(settings))
         redis = events_connection.connect(settings)
         stack.push_async_callback(redis.aclose)
         feed = RedisFeed(redis)
         stack.push_async_callback(feed.close)
         temporal = await temporal_connection.connect(settings)
-        executions = PostgresExecutionStore(database)
         yield GatewayDependencies(
             settings=settings,
             verifier=verifier,
-            operations=_operations(settings, database, executions, TemporalLauncher(temporal, settings), feed),
-            executions=executions,
+            operations=_operations(settings, stores, TemporalLauncher(temporal, settings), feed),
+            executions=stores.executions,
             feed=feed,
-            rate_limit=rate_limit_of(settings),
-            probes=_probes(database, redis, temporal),
+            rate_limit=rate_limit_of(settings, redis.connection_pool),
+            probes=(
+                Probe("postgresql", stores.database.ping),
+                Probe("redis", redis.ping),
+                Probe("temporal", partial(temporal.service_client.check_health, timeout=TEMPORAL_TIMEOUT)),
+            ),
             registry=_registry(),
         )
 
 
-def _operations(
-    settings: Settings,
-    database: Database,
-    executions: PostgresExecutionStore,
-    launcher: Launcher,
-    feed: ExecutionFeed,
-) -> Operations:
-    definitions, hosts = PostgresDefinitionStore(database), PostgresHostStore(database)
-    log = PostgresOperationLog(database)
-    desk = PlanningDesk(GraphPlanning(Planner()), definitions)
+def _operations(settings: Settings, stores: Stores, launcher: Launcher, feed: ExecutionFeed) -> Operations:
+    desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions)
     return build_operations(
         DefinitionOperations(
-            definitions,
+            stores.definitions,
             desk,
-            PostgresIdempotencyKeys(database),
-            CapabilityChecker(load_catalogue(settings.catalogue_file), hosts),
+            stores.idempotency,
+            CapabilityChecker(load_catalogue(settings.catalogue_file), stores.hosts),
             SUPPORTED_PATTERNS,
             AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
         ),
-        ExecutionOperations(desk, executions, launcher, settings.event_partitions),
-        ControlOperations(executions, launcher, feed, settings.operation_timeout_seconds),
-        SystemOperations(executions, hosts, log),
-        log,
+        ExecutionOperations(desk, stores.executions, launcher, settings.event_partitions),
+        ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
+        SystemOperations(stores.executions, stores.hosts, stores.operations),
+        stores.operations,
     )
 
 
@@ -173,13 +158,3 @@ def _registry() -> CollectorRegistry:
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
     return registry
-
-
-def _probes(database: Database, redis: Redis, temporal: Client) -> tuple[Probe, ...]:
-    async def ping_redis() -> None:
-        await redis.ping()
-
-    async def ping_temporal() -> None:
-        await temporal.service_client.check_health(timeout=timedelta(seconds=2))
-
-    return Probe("postgresql", database.ping), Probe("redis", ping_redis), Probe("temporal", ping_temporal)
