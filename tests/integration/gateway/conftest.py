@@ -1,6 +1,7 @@
 """The gateway as it is served, on real servers and a real port. No worker runs: executions stay in planning."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -45,13 +46,16 @@ def gateway_settings(
 
 @pytest.fixture(scope="session")
 async def gateway_url(gateway_settings: Settings) -> AsyncIterator[str]:
+    thresholds = gc.get_threshold()
     listener = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(serve_gateway(gateway_settings, listener))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving = asyncio.create_task(serve_gateway(gateway_settings, listener))
     await answering(url, serving)
     yield url
     serving.cancel()
     await asyncio.wait({serving})
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 async def answering(url: str, serving: asyncio.Task[None]) -> None:

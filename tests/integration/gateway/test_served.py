@@ -138,8 +138,8 @@ async def test_a_definition_with_text_that_sql_might_misread_is_stored_as_it_is(
 
 async def test_requests_under_way_are_answered_before_the_server_ends(gateway_settings: Settings, tenant: str) -> None:
     listener = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.create_task(serve_gateway(gateway_settings, listener))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    serving = asyncio.create_task(serve_gateway(gateway_settings, listener))
     await answering(url, serving)
     async with httpx.AsyncClient(trust_env=False) as http:
 

@@ -9,9 +9,13 @@ from uuid import UUID, uuid4
 import pytest
 
 from engine.contracts.execution import ExecutionStatus, TaskState
-from engine.errors import EngineError
+from engine.errors import EngineError, InvalidParametersError
+from gateway.operations import planning
+from gateway.operations.definitions import content_hash
 from gateway.operations.executions import EXECUTION_NAMESPACE
 from gateway.operations.planning import THREAD_ABOVE_TASKS
+from gateway.planning import GraphPlanning
+from planner.planner import Planner
 from tests.unit.gateway.conftest import Client, ClientOf, Gateway, definition
 
 UNKNOWN = str(uuid4())
@@ -370,3 +374,45 @@ async def test_an_abandoned_request_is_recorded_too(client: Client, gateway: Gat
     pausing.cancel()
     await asyncio.wait({pausing})
     assert gateway.outcomes()[-1] == ("workflow.pause", "ABANDONED")
+
+
+async def test_a_signal_that_never_returns_does_not_hold_up_the_answer(client: Client, gateway: Gateway) -> None:
+    execution_id = await client.execution()
+    row = gateway.executions.row("default", UUID(execution_id))
+
+    async def hangs(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    gateway.launcher.signal = hangs  # type: ignore[assignment]  # a Temporal that does not answer
+    pausing = asyncio.create_task(client.result("workflow.pause", [execution_id]))
+    await asyncio.wait_for(row.controlled.wait(), 5)
+    row.obey()
+    assert (await pausing)["status"] == "paused"
+
+
+async def test_two_creates_of_large_definitions_at_once_both_succeed(client: Client) -> None:
+    tasks = chain(THREAD_ABOVE_TASKS + 1)
+    both = await asyncio.gather(
+        client.result("workflow.create", definition(tasks=tasks)),
+        client.result("workflow.create", definition(tasks=tasks, name="other")),
+    )
+    assert both[0]["workflow_id"] != both[1]["workflow_id"]
+
+
+async def test_runnable_plans_are_kept_up_to_a_limit(
+    client: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "RUNNABLE_CACHED_MAX", 1)
+    desk = planning.PlanningDesk(GraphPlanning(Planner()), gateway.definitions)
+    ids = []
+    for name in ("one", "two"):
+        ids.append(UUID((await client.result("workflow.create", definition(name=name)))["workflow_id"]))
+    first = await desk.runnable("default", ids[0], "none")
+    assert await desk.runnable("default", ids[0], "none") is first
+    await desk.runnable("default", ids[1], "none")
+    assert await desk.runnable("default", ids[0], "none") is not first
+
+
+def test_what_json_cannot_hold_has_no_content_hash() -> None:
+    with pytest.raises(InvalidParametersError):
+        content_hash({"x": {1, 2}})
