@@ -3,7 +3,6 @@
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from engine.errors import ConfigurationError
 from engine.settings import Settings
@@ -16,8 +15,6 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(f"{_variable(problem['loc'])}: {problem['msg']}" for problem in error.errors())
         raise ConfigurationError(f"settings are wrong: {problems}") from error
-    except SettingsError as error:
-        raise ConfigurationError(f"settings are wrong: {error}") from error
 
 
 def _variable(location: tuple[int | str, ...]) -> str:

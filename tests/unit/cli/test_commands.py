@@ -1,4 +1,6 @@
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +288,44 @@ class TestRun:
         assert f"orchestrator status {EXECUTION_ID}" in outcome.stderr
 
 
+class TestRunWithAnEngineOfItsOwn:
+    """Without a running engine."""
+
+    @pytest.fixture(autouse=True)
+    def _own_engine(self, monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> None:
+        @contextmanager
+        def start(data_dir: Path, catalogue: Path | None) -> Iterator[Connection]:
+            self.started = (data_dir, catalogue)
+            yield Connection(engine.url, TOKEN)
+
+        monkeypatch.setattr("cli.run.own_engine", start)
+
+    def test_it_is_started_and_followed_to_the_end(
+        self, orchestrator: Orchestrator, engine: FakeEngine, definition: str, tmp_path: Path
+    ) -> None:
+        catalogue = tmp_path / "catalogue.yaml"
+        catalogue.write_text("agents: {}")
+        accepts_runs(engine, status_of("completed", a="completed"))
+        arguments = ("run", definition, "--data-dir", str(tmp_path), "--catalogue", str(catalogue), "--json")
+        outcome = orchestrator(*arguments)
+        assert outcome.code == 0
+        assert outcome.document["results"] == {"a": {"n": 1}}
+        assert self.started == (tmp_path, catalogue)
+
+    def test_an_interrupt_says_what_becomes_of_the_execution(
+        self, orchestrator: Orchestrator, engine: FakeEngine, definition: str, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        accepts_runs(engine)
+        monkeypatch.setattr("cli.run.follow_updates", interrupt)
+        outcome = orchestrator("run", definition, "--data-dir", str(tmp_path))
+        assert outcome.code == 130
+        assert f"orchestrator up --data-dir {tmp_path}" in outcome.stderr
+
+
 class TestDefinitions:
     def test_a_valid_definition_is_planned_without_any_engine(
         self, orchestrator: Orchestrator, definition: str
@@ -319,3 +359,12 @@ class TestDefinitions:
         file = tmp_path / "bad.json"
         file.write_text(json.dumps({"name": "x"}))
         assert orchestrator("plan", str(file)).code == 1
+
+    def test_advice_is_shown_with_a_valid_definition(self, orchestrator: Orchestrator, tmp_path: Path) -> None:
+        file = tmp_path / "lonely.yaml"
+        file.write_text(
+            DEFINITION.replace("depends_on: [a]", "depends_on: [a], timeout_seconds: 1, estimated_seconds: 9")
+        )
+        outcome = orchestrator("validate", str(file))
+        assert outcome.code == 0
+        assert "  warning: tasks[1]" in outcome.stdout

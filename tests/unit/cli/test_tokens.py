@@ -44,6 +44,14 @@ def test_without_a_key_the_message_says_what_makes_one(orchestrator: Orchestrato
     assert "orchestrator up" in outcome.stderr
 
 
+async def test_a_key_is_made_when_asked_for_and_kept_afterwards(orchestrator: Orchestrator, tmp_path: Path) -> None:
+    for _ in range(2):
+        outcome = orchestrator("token", "--create-key", "--data-dir", str(tmp_path))
+        key = (tmp_path / TOKEN_KEY_FILE).read_bytes()
+        assert (await verified(outcome.stdout.strip(), tmp_path / TOKEN_KEY_FILE)).tenant == "default"
+        assert key == (tmp_path / TOKEN_KEY_FILE).read_bytes()
+
+
 def test_an_unknown_role_is_refused_with_those_that_there_are(orchestrator: Orchestrator, tmp_path: Path) -> None:
     create_key_file(tmp_path / TOKEN_KEY_FILE)
     outcome = orchestrator("token", "--role", "root", "--data-dir", str(tmp_path))

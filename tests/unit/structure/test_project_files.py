@@ -6,6 +6,9 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import AliasChoices
+
+from engine.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -64,3 +67,23 @@ def test_containers_have_no_more_rights_than_they_need() -> None:
             assert str(port).startswith("127.0.0.1:"), f"{name} would be open to the network"
     last_user = re.findall(r"^USER (.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)[-1]
     assert last_user.split(":")[0] not in ("root", "0")
+
+
+def test_every_setting_is_documented() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    undocumented = []
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        variable = str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"ORCHESTRATOR_{name.upper()}"
+        if f"`{variable}`" not in page:
+            undocumented.append(variable)
+    assert undocumented == []
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    broken = []
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)} -> {target}")
+    assert broken == []
