@@ -4,7 +4,6 @@
 that wait for them; split over processes, they travel by signal.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -17,6 +16,8 @@ from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.registry import RegistryMonitor
+from engine.concurrency import run_together
+from engine.errors import ConfigurationError
 from engine.events.bridge import Bridge
 from engine.events.connection import connect as connect_redis
 from engine.events.dispatch import Dispatcher
@@ -76,11 +77,14 @@ def temporal_worker(
 
 async def serve(settings: Settings, roles: frozenset[str]) -> None:
     """Run the roles until cancelled, which is how a signal arrives."""
+    unknown = roles - ROLES
+    if unknown or not roles:
+        raise ConfigurationError(f"unknown worker roles {sorted(unknown)}: there are {sorted(ROLES)}")
     configure(settings, "+".join(sorted(roles)))
     async with AsyncExitStack() as stack:
         jobs = await build(settings, roles, stack)
         log.info("worker.started", roles=sorted(roles), task_queue=settings.task_queue)
-        await run_jobs(jobs)
+        await run_together(jobs)
 
 
 async def build(
@@ -122,17 +126,3 @@ async def build(
 
 def _nobody_here(execution_id: str, entry_ids: Sequence[str]) -> None:
     """The bridge runs in another process; it notices by looking at the stream."""
-
-
-async def run_jobs(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Any job that ends, ends all: whoever supervises the process starts it again, whole."""
-    running = [asyncio.ensure_future(job()) for job in jobs]
-    try:
-        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in running:
-            task.cancel()
-        results = await asyncio.gather(*running, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result

@@ -15,6 +15,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from engine.concurrency import end_all, run_together
 from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
 from engine.contracts.limits import RESULT_INLINE_BYTES_MAX
 from engine.errors import EngineError, NotFoundError
@@ -70,16 +71,10 @@ class Bridge:
     async def run(self) -> None:
         """Until cancelled. Redis being away is waited out."""
         await self._leases.renew()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._leases.keep(), name="partition-leases")
-            group.create_task(self._sweep(), name="bridge-sweep")
-            group.create_task(self._progress.run(), name="bridge-progress")
-            group.create_task(self._read(), name="bridge-read")
+        await run_together([self._leases.keep, self._sweep, self._progress.run, self._read])
 
     async def stop(self) -> None:
-        for sender in self._senders:
-            sender.cancel()
-        await asyncio.gather(*self._senders, return_exceptions=True)
+        await end_all(self._senders)
         await self._leases.release()
 
     def acknowledged(self, execution_id: str, entry_ids: Sequence[str]) -> None:

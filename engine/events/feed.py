@@ -10,6 +10,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from engine.concurrency import end_all
 from engine.events import keys
 from engine.observability.log import get_logger
 
@@ -58,8 +59,7 @@ class RedisFeed:
 
     async def close(self) -> None:
         if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
+            await end_all([self._reader])
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]  # the library's own omission
 
     async def _try(self, command: Any) -> None:

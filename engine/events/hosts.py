@@ -4,6 +4,7 @@ Implements the protocols of `engine.agents.hostport`. The agents stream has no c
 all that a registration says, so that whoever reads may begin anywhere, and two readers do not take from each other.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -187,8 +188,14 @@ class HostStreams:
 
 @asynccontextmanager
 async def _available() -> AsyncIterator[None]:
+    """Driver's errors as ours. Also makes good that the client writes under `asyncio.wait_for`, which before Python
+    3.12 swallows a cancellation that comes as the write ends: a loop around it would never stop."""
+    task = asyncio.current_task()
+    cancellations = 0 if task is None else task.cancelling()
     try:
         yield
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
     except (RedisError, OSError, TimeoutError) as error:
         if "NOPERM" in str(error):
             raise ConfigurationError(

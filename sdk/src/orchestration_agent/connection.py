@@ -92,7 +92,7 @@ class Connection:
         """
         command: list[Any] = ["XADD", self._agents, "MAXLEN", "~", AGENTS_STREAM_MAX, "*"]
         command += ["event_type", event_type, "timestamp", timestamp, "payload", payload]
-        await _command(self._writer, *command)
+        await _obeying_cancellation(_command(self._writer, *command))
         if self._trim_to is not None:
             await _command(self._writer, "XTRIM", self._own, "MINID", _after(self._trim_to))
             self._trim_to = None
@@ -122,7 +122,7 @@ class Connection:
         delay, complain_at, failed = BACKOFF_MIN_SECONDS, 0.0, False
         while True:
             try:
-                answer = await call()
+                answer = await _obeying_cancellation(call())
             except (RedisError, OSError, TimeoutError) as error:
                 now = asyncio.get_running_loop().time()
                 if now >= complain_at:
@@ -153,6 +153,17 @@ def _client(url: str, timeout_seconds: float) -> Redis:
 
 def _command(client: Redis, *arguments: Any) -> Any:
     return client.execute_command(*arguments)  # type: ignore[no-untyped-call]  # the client's own gap
+
+
+async def _obeying_cancellation(call: Awaitable[Any]) -> Any:
+    """The client writes under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as the
+    write ends. A loop around it would then never stop."""
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    answer = await call
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return answer
 
 
 def _after(entry_id: bytes) -> str:

@@ -36,6 +36,7 @@ KEPT_BYTES_MAX = 256 * 1024 * 1024
 """While results of this size wait to be consumed, no new task starts."""
 
 FLUSH_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,11 +99,9 @@ class AgentHost:
             done, _ = await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
             for ended in done - {stopping}:
                 ended.result()  # a loop ends only by a defect: say which
-            await self._wind_down()
+            await self._wind_down(heartbeat=loops[-1])
         finally:
-            for work in (*loops, stopping, *self._running.values()):
-                work.cancel()
-            await asyncio.gather(*loops, stopping, *self._running.values(), return_exceptions=True)
+            await _end([*loops, stopping, *self._running.values()])
             if self._timer is not None:
                 self._timer.cancel()
             self._runner.close()
@@ -327,7 +326,7 @@ class AgentHost:
 
     # Leaving
 
-    async def _wind_down(self) -> None:
+    async def _wind_down(self, heartbeat: asyncio.Task[None]) -> None:
         self._board.closing = True
         self._announce_now.set()
         for attempt in self._board.give_back_all():
@@ -339,6 +338,7 @@ class AgentHost:
         for attempt, running in list(self._running.items()):
             attempt.wanted = False
             running.cancel()
+        await _end([heartbeat])  # none may follow the departure
         try:
             async with asyncio.timeout(FLUSH_SECONDS), self._sending:
                 await self._connection.write(self._outbox.collect(self._now()))
@@ -352,6 +352,17 @@ class AgentHost:
         return asyncio.get_running_loop().time()
 
 
+async def _end_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel until all have ended: a loop that sits out outages may take a cancellation for one, since the client
+    may raise its own error while it closes a connection."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
     entries = []
     for entry_id, fields in raw:
@@ -360,6 +371,16 @@ def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
         except MalformedEntry as error:
             logger.error("entry %s is passed over: %s", entry_id.decode(), error)
     return entries
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel them. Functions that resist are left behind after a while."""
+    for task in tasks:
+        task.cancel()
+    done, _ = await asyncio.wait(tasks, timeout=CANCEL_GRACE_SECONDS)
+    for task in done:
+        if not task.cancelled() and task.exception() is not None:
+            logger.debug("%s ended with %r", task.get_name(), task.exception())
 
 
 def _new_id(options: HostOptions) -> str:

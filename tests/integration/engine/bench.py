@@ -11,6 +11,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from temporalio.client import Client
 
+from engine.concurrency import end_all
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Control, ExecutionInput
 from engine.contracts.views import ExecutionEvent, ExecutionView
@@ -79,9 +80,8 @@ class Bench:
     async def stop(self) -> None:
         for host, task in self.hosts.items():
             host.stop()
-            await asyncio.wait([task], timeout=5)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.wait([task], timeout=10)
+            await end_all([task])
 
     async def start(self, document: dict[str, Any], input_data: dict[str, Any] | None = None, **options: Any) -> UUID:
         """Create and execute; the planning row first, then Temporal, as the gateway does."""

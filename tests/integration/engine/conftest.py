@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engine.concurrency import end_all, run_together
 from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.events.connection import connect as connect_redis
@@ -18,7 +19,7 @@ from engine.temporal.launcher import TemporalLauncher
 from orchestration_agent.host import AgentHost, HostOptions
 from orchestration_agent.synthetic import run as synthetic
 from tests.integration.engine.bench import Bench
-from worker import ROLES, build, run_jobs
+from worker import ROLES, build
 
 
 @pytest.fixture(scope="session")
@@ -49,14 +50,9 @@ async def stores(engine_settings: Settings) -> AsyncIterator[Stores]:
 async def running_worker(engine_settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         jobs = await build(engine_settings, ROLES, stack)
-        running = asyncio.create_task(run_jobs(jobs))
-        async def dbg():
-            await asyncio.sleep(5)
-            for t in asyncio.all_tasks():
-                print("TASK", t.get_name(), t, t.get_stack(limit=3)[-1:], flush=True)
+        running = asyncio.create_task(run_together(jobs))
         yield
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end_all([running])
 
 
 @pytest.fixture
