@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Sequence
@@ -204,6 +205,7 @@ class AgentHost:
         )
         self._outbox.finished(attempt.key, attempt.route, event, self._now())
         self._board.ended(attempt)
+        attempt.wanted = False  # nothing of it is reported any more
         self._wake.set()
 
     def _run_ended(self, attempt: Attempt, run: asyncio.Task[None]) -> None:
@@ -227,11 +229,13 @@ class AgentHost:
 
     def _task_of(self, attempt: Attempt) -> Task:
         assignment, entry, key = attempt.assignment, attempt.entry, attempt.key
-        loop = asyncio.get_running_loop()
+        loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
         def report(fraction: float) -> None:
-            # Functions may be in a thread, and the outbox is the loop's.
-            loop.call_soon_threadsafe(self._progressed, attempt, fraction)
+            if threading.get_ident() == loop_thread:
+                self._progressed(attempt, fraction)
+            else:  # the outbox is the loop's
+                loop.call_soon_threadsafe(self._progressed, attempt, fraction)
 
         return Task(
             task_id=key.task_id,
@@ -251,7 +255,7 @@ class AgentHost:
         )
 
     def _progressed(self, attempt: Attempt, fraction: float) -> None:
-        if attempt.wanted and attempt in self._running:
+        if attempt.wanted:
             agent_id = attempt.assignment["agent_id"]
             self._outbox.progressed(attempt.key, attempt.route, agent_id, _now_ms(), fraction, self._now())
             self._flush_soon()
