@@ -51,7 +51,6 @@ ALLOCATION_WAIT_SECONDS = 30.0
 CHAINED_MS_MAX = 1_000
 """After so long without a pause between ticks, the workflow lets signals in."""
 
-HISTORY_EVENTS_MAX = 1_000
 HISTORY_BYTES_MAX = 1024 * 1024
 LINGER_MS = 30
 
@@ -382,7 +381,7 @@ class ExecutionWorkflow:
         info = workflow.info()
         long = (
             info.is_continue_as_new_suggested()
-            or info.get_current_history_length() > HISTORY_EVENTS_MAX
+            or info.get_current_history_length() > self._launch.history_events_max
             or info.get_current_history_size() > HISTORY_BYTES_MAX
         )
         idle = self._allocation is None or self._allocation.done()

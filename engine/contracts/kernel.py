@@ -247,6 +247,7 @@ class ExecutionInput(Model):
     checkpoint_interval_ms: int
     pause_grace_ms: int
     started_at_ms: int
+    history_events_max: int = Field(1_000, description="a run goes on as a new one at about this many events")
     carry: Carry | None = None
 
 

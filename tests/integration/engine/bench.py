@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from redis.asyncio import Redis
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 
 from engine.concurrency import end_all
 from engine.contracts.execution import ExecutionStatus
@@ -24,6 +24,7 @@ from orchestration_agent.synthetic import run as synthetic
 from planner.kernel_plan import kernel_plan
 from planner.parse import parse_definition
 from planner.planner import Planner
+from workflows.replay import replay_execution
 
 Answer = TypeVar("Answer")
 
@@ -110,11 +111,30 @@ class Bench:
             checkpoint_interval_ms=options.get("checkpoint_interval", 300) * 1000,
             pause_grace_ms=options.get("pause_grace_seconds", 30) * 1000,
             started_at_ms=int(time.time() * 1000),
+            history_events_max=options.get("history_events_max", 1_000),
         )
         await self.stores.executions.insert_planning(
             self.tenant, launch, input_data or {}, {}, "tester", allow_concurrent=True, request_hash=None
         )
         return launch
+
+    def handle(self, execution_id: UUID) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(f"{self.tenant}/{execution_id}")
+
+    async def until_event(self, execution_id: UUID, event_type: str, **payload: Any) -> ExecutionEvent:
+        async def found() -> ExecutionEvent | None:
+            for event in await self.events(execution_id):
+                if event.event_type == event_type and payload.items() <= event.payload.items():
+                    return event
+            return None
+
+        return await self.until(found, f"{event_type} {payload}")
+
+    async def assert_replays(self, execution_id: UUID) -> int:
+        """Every run of it; answers how many."""
+        runs = await replay_execution(self.client, self.tenant, str(execution_id))
+        assert [run.failure for run in runs] == [None] * len(runs)
+        return len(runs)
 
     async def status(self, execution_id: UUID) -> ExecutionView:
         return await self.stores.executions.status(self.tenant, execution_id)
