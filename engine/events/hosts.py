@@ -15,7 +15,7 @@ import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from engine.contracts.hosts import Group, HostReport, Wanted
 from engine.errors import ConfigurationError, UnavailableError
@@ -196,11 +196,11 @@ async def _available() -> AsyncIterator[None]:
         yield
         if task is not None and task.cancelling() > cancellations:
             raise asyncio.CancelledError
+    except NoPermissionError as error:
+        raise ConfigurationError(
+            f"the engine's Redis login may not do this: {error}; give it all keys, channels and the ACL command"
+        ) from error
     except (RedisError, OSError, TimeoutError) as error:
-        if "NOPERM" in str(error):
-            raise ConfigurationError(
-                f"the engine's Redis login may not do this: {error}; give it all keys, channels and the ACL command"
-            ) from error
         raise UnavailableError(f"Redis does not answer: {type(error).__name__}: {error}") from error
 
 

@@ -249,7 +249,7 @@ async def test_a_function_that_resists_its_cancellation_does_not_keep_its_slot_f
 async def test_cancelling_an_execution_stops_all_of_it_and_no_other(
     valkey_server: ValkeyServer, talk: Conversation
 ) -> None:
-    stopped = []
+    stopped: list[str] = []
 
     async def work(task: Task) -> None:
         try:
