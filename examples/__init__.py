@@ -1,0 +1,1 @@
+"""Workflows and agents to read, run and start from."""
