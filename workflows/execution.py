@@ -141,6 +141,7 @@ class ExecutionWorkflow:
         )
 
     async def _loop(self) -> None:
+        self._chain_began_ms = self._now_ms()
         if self._launch.carry is None:
             await self._bind()
         while not self._state.closed:
