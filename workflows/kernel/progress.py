@@ -14,6 +14,10 @@ def _names(names: list[str]) -> str:
 def tick_summary(delta: Delta) -> str:
     """One line, e.g. "tick 3: done a; assigned b, c"."""
     parts = []
+    finished = {item.task_id for item in delta.done}
+    started = [item.task_id for item in delta.started if item.task_id not in finished]
+    if started:
+        parts.append("started " + _names(started))
     if delta.done:
         parts.append("done " + _names([item.task_id for item in delta.done]))
     if delta.failed:
