@@ -96,8 +96,8 @@ class Board:
 
     def _status_changed(self, data: dict[str, Any]) -> str | None:
         new = str(data.get("new_status", ""))
-        if not new or new == self.status:
-            return None
+        if new in ("", "planning", self.status):
+            return None  # planning is how it begins; later it is old news, overtaken by a snapshot
         previous, self.status = self.status, new
         return f"{previous} -> {new}"
 

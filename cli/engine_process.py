@@ -1,6 +1,7 @@
 """An engine of the command's own, for as long as the command runs: `orchestrator up` as a child process."""
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.connection import Connection
+from engine.embedded import spawn
 from engine.errors import UnavailableError
 
 READY_TIMEOUT_SECONDS = 120.0
@@ -29,7 +31,9 @@ def own_engine(
     ready_timeout_seconds: float = READY_TIMEOUT_SECONDS,
 ) -> Iterator[Connection]:
     """Start an engine on the data directory, yield its address once it is ready, stop it afterwards."""
-    arguments = [*command, "up", "--data-dir", str(data_dir), "--port", "0", "--json"]
+    # By way of a program that has the engine stopped when this process is killed: nobody else would stop it.
+    bound = [sys.executable, spawn.__file__, str(os.getpid()), str(int(signal.SIGTERM)), "-"]
+    arguments = [*bound, *command, "up", "--data-dir", str(data_dir), "--port", "0", "--json"]
     if catalogue is not None:
         arguments += ["--catalogue", str(catalogue)]
     # A session of its own: Ctrl-C reaches this command alone, which then stops the engine in order.

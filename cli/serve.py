@@ -6,7 +6,7 @@ the rest. SIGTERM and SIGINT stop a role in order.
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import typer
@@ -36,9 +36,12 @@ def serve() -> None:
     """Run one role of the engine against servers that run elsewhere."""
 
 
-def run_role(role: Coroutine[Any, Any, None]) -> None:
-    """Run until the role ends or a signal asks it to."""
-    asyncio.run(_until_signalled(role))
+def run_role(
+    role: Coroutine[Any, Any, None], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> None:
+    """Run until the role ends or a signal asks it to, on an event loop of the given kind."""
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_until_signalled(role))
 
 
 async def _until_signalled(role: Coroutine[Any, Any, None]) -> None:

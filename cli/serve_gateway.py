@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+import uvloop
 
 from cli.configuration import load_settings
 from cli.serve import run_role
@@ -17,4 +18,4 @@ def gateway(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on.")] = None,
 ) -> None:
     """The HTTP and WebSocket interface."""
-    run_role(serve_gateway(load_settings(host=host, port=port)))
+    run_role(serve_gateway(load_settings(host=host, port=port)), uvloop.new_event_loop)

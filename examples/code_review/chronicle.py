@@ -3,9 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from engine.contracts.plan import Plan
+
+AGENT_LOST: Final = "AGENT_LOST"
+"""The error of an attempt whose process has gone."""
+
+Outcome = Literal["open", "success", "failed", "lost"]
 
 
 @dataclass(slots=True)
@@ -19,7 +24,7 @@ class Run:
     assigned: datetime
     started: datetime | None = None
     ended: datetime | None = None
-    outcome: Literal["open", "success", "failed", "lost"] = "open"
+    outcome: Outcome = "open"
 
     @property
     def seconds(self) -> float:
@@ -59,12 +64,14 @@ def read_runs(events: Iterable[Mapping[str, Any]]) -> list[Run]:
             case "agent.task_started" if run is not None:
                 run.started = at
             case "task.completed" if run is not None:
-                run.ended, run.outcome = at, "success" if payload["status"] == "success" else "failed"
-            case "agent.disconnected":
-                for open_run in runs.values():
-                    if open_run.agent_id == payload["agent_id"] and open_run.outcome == "open":
-                        open_run.ended, open_run.outcome = at, "lost"
+                run.ended, run.outcome = at, _outcome(payload)
     return list(runs.values())
+
+
+def _outcome(payload: Mapping[str, Any]) -> Outcome:
+    if payload["status"] == "success":
+        return "success"
+    return "lost" if payload["error"]["code"] == AGENT_LOST else "failed"
 
 
 def find_takeover(runs: Sequence[Run], host_id: str) -> Takeover | None:
@@ -75,6 +82,11 @@ def find_takeover(runs: Sequence[Run], host_id: str) -> Takeover | None:
             if len(done) == 1 and done[0].attempt > lost.attempt and done[0].host_id != host_id:
                 return Takeover(lost, done[0])
     return None
+
+
+def completed_once(plan: Plan, runs: Sequence[Run]) -> bool:
+    """Whether each task of the plan was completed, and none twice."""
+    return sorted(run.task_id for run in runs if run.outcome == "success") == sorted(task.id for task in plan.tasks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from cli.tables import describe_error
 from cli.watch import ExecutionWatch
 from engine.contracts.plan import Plan
 from engine.errors import ConfigurationError, UnavailableError
-from examples.code_review.chronicle import Takeover, compare, find_takeover, read_runs
+from examples.code_review.chronicle import Takeover, compare, completed_once, find_takeover, read_runs
 from examples.code_review.lint import LintError, ruff_program
 from examples.code_review.repository import Repository, RepositoryError
 from examples.code_review.sabotage import Saboteur
@@ -35,7 +35,6 @@ WORKFLOW: Final = HERE / "workflow.yaml"
 TARGET_TASK: Final = "trend"
 """The longest task."""
 
-WORKERS: Final = 3
 TENANT: Final = "default"
 PAGE_SIZE: Final = 1_000
 EXECUTION_TIMEOUT_SECONDS: Final = 600
@@ -134,7 +133,11 @@ class _Show:
         self._execution_id = started["execution_id"]
         self._links()
         saboteur = Saboteur(
-            self._client, self._execution_id, task_id=TARGET_TASK, agent_type="reviewer", workers=WORKERS
+            self._client,
+            self._execution_id,
+            task_id=TARGET_TASK,
+            agent_type="reviewer",
+            dependents=frozenset({"report"}),
         )
         board = Board(self._execution_id)
         told: list[str] = []
@@ -165,22 +168,22 @@ class _Show:
             events += page["items"]
         runs = read_runs(events)
         takeover = find_takeover(runs, saboteur.kill.host_id) if saboteur.kill is not None else None
+        once = completed_once(self._plan, runs)
         console.rule("The report", align="left")
         show_head(console, self._options.report)
         console.rule("The run", align="left")
-        lost = takeover.lost.seconds + takeover.seconds if takeover is not None else 0.0
-        show_timings(console, compare(self._plan, runs), lost)
-        self._tell(takeover, saboteur)
+        show_timings(console, compare(self._plan, runs), takeover)
+        self._tell(takeover, saboteur, once=once)
         console.rule("Links", align="left")
         self._links()
-        return takeover is not None
+        return takeover is not None and once
 
-    def _tell(self, takeover: Takeover | None, saboteur: Saboteur) -> None:
+    def _tell(self, takeover: Takeover | None, saboteur: Saboteur, *, once: bool) -> None:
         if takeover is not None:
             lost, taken = takeover.lost, takeover.taken
             text = (
                 f"{lost.agent_id} was killed {lost.seconds:.2f} s into {lost.task_id}; {taken.agent_id} began attempt "
-                f"{taken.attempt} after {takeover.seconds * 1000:.0f} ms. Every task was completed exactly once."
+                f"{taken.attempt} after {takeover.seconds * 1000:.0f} ms."
             )
             self._console.print(text, markup=False, style="green")
         elif saboteur.kill is None:
@@ -191,6 +194,10 @@ class _Show:
         else:
             text = f"Process {saboteur.kill.pid} was killed, but the audit log shows no takeover of {TARGET_TASK}."
             self._console.print(text, markup=False, style="red")
+        if once:
+            self._console.print("Every task was completed exactly once.", style="green")
+        else:
+            self._console.print("Not every task was completed exactly once: see the audit log.", style="red")
 
     def _links(self) -> None:
         engine = self._engine

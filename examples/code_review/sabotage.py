@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli.board import Board
+from cli.board import ENDED, Board
 from cli.client import EngineClient
 from engine.errors import UnavailableError
 
 PAGE_SIZE: Final = 1_000
 PROGRESS_MIN: Final = 0.05
 PROGRESS_PATIENT: Final = 0.6
-"""Until then it waits for another worker to be free, so that the takeover comes at once."""
+"""Until then it waits for the other workers to be done, so that one takes over at once."""
 
 PROGRESS_MAX: Final = 0.9
 """Later, the task might be done before the signal arrives."""
@@ -33,12 +33,15 @@ class Kill:
 class Saboteur:
     """Waits for its moment in one task of one execution, and acts once."""
 
-    def __init__(self, client: EngineClient, execution_id: str, *, task_id: str, agent_type: str, workers: int) -> None:
+    def __init__(
+        self, client: EngineClient, execution_id: str, *, task_id: str, agent_type: str, dependents: frozenset[str]
+    ) -> None:
         self._client = client
         self._execution_id = execution_id
         self._task_id = task_id
         self._agent_type = agent_type
-        self._workers = workers
+        self._dependents = dependents
+        """They wait for the task, so they are no work that others could be busy with."""
         self.kill: Kill | None = None
 
     def look(self, board: Board) -> Kill | None:
@@ -46,8 +49,12 @@ class Saboteur:
         row = board.tasks.get(self._task_id)
         if self.kill is not None or row is None or row.state != "running" or row.attempts > 1:
             return None
-        busy = {other.agent_id for other in board.tasks.values() if other.state == "running"}
-        earliest = PROGRESS_MIN if len(busy) < self._workers else PROGRESS_PATIENT
+        alone = all(
+            other.state in ENDED or other.task_id in self._dependents
+            for other in board.tasks.values()
+            if other is not row
+        )
+        earliest = PROGRESS_MIN if alone else PROGRESS_PATIENT
         if not earliest <= row.progress <= PROGRESS_MAX:
             return None
         host_id = self._host_of(row.agent_id)

@@ -14,10 +14,17 @@ from cli.live import REFRESH_PER_SECOND, render_board
 from cli.output import printable
 from cli.tables import plain
 from cli.watch import Update
-from examples.code_review.chronicle import Timings
+from examples.code_review.chronicle import Takeover, Timings
 
 HEAD_LINES: Final = 18
 WIDTH_MIN: Final = 100
+
+CRITICAL: Final = {
+    (True, True): "both",
+    (True, False): "planned",
+    (False, True): "actual",
+    (False, False): "",
+}
 
 Notice = Callable[[Board], str | None]
 """Looks at the board after each update; what it says is shown."""
@@ -79,22 +86,21 @@ def show_head(console: Console, report: Path) -> None:
         console.print(f"... and {len(lines) - HEAD_LINES} more lines in {report}", markup=False, style="dim")
 
 
-def show_timings(console: Console, timings: Timings, lost_seconds: float) -> None:
+def show_timings(console: Console, timings: Timings, takeover: Takeover | None) -> None:
     table = Table(box=None, pad_edge=False, title="Planned against actual, in seconds", title_justify="left")
-    table.add_column("task")
-    table.add_column("by")
-    for heading in ("attempts", "planned start", "planned", "actual start", "actual"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("critical path")
+    table.add_column("task", no_wrap=True)
+    table.add_column("by", no_wrap=True)
+    for heading in ("tries", "planned start", "planned", "actual start", "actual"):
+        table.add_column(heading, justify="right")
+    table.add_column("critical")
     for row in timings.tasks:
-        critical = [name for name, on in (("planned", row.planned_critical), ("actual", row.actual_critical)) if on]
         figures = (row.planned_start, row.planned_seconds, row.actual_start, row.actual_seconds)
         table.add_row(
             plain(row.task_id),
             plain(row.agent_id),
             plain(row.attempts),
             *(plain(f"{value:.2f}") for value in figures),
-            plain(", ".join(critical)),
+            plain(CRITICAL[row.planned_critical, row.actual_critical]),
         )  # fmt: skip
     console.print(table)
     console.print()
@@ -103,4 +109,6 @@ def show_timings(console: Console, timings: Timings, lost_seconds: float) -> Non
         ("actual", timings.actual_path, timings.actual_seconds),
     ):
         console.print(f"Critical path, {name:<8} {seconds:6.2f} s   {' -> '.join(path)}", markup=False)
-    console.print(f"Of the actual one, {lost_seconds:.2f} s went with the killed process and the takeover.")
+    if takeover is not None and takeover.lost.task_id in timings.actual_path:
+        lost_seconds = takeover.lost.seconds + takeover.seconds
+        console.print(f"Of the actual one, {lost_seconds:.2f} s went with the killed process and the takeover.")

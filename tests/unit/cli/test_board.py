@@ -43,6 +43,13 @@ def test_a_completion_that_says_failed_is_a_failure() -> None:
     assert board.tasks["a"].state == "failed"
 
 
+def test_the_beginning_is_old_news_once_a_snapshot_says_more() -> None:
+    board = Board(EXECUTION_ID)
+    board.take_snapshot(status_of("executing", a="running"))
+    assert board.take_message(message("workflow.status_changed", previous_status=None, new_status="planning")) is None
+    assert board.status == "executing"
+
+
 def test_progress_after_the_end_is_late_and_says_nothing() -> None:
     board = Board(EXECUTION_ID)
     assert board.take_message(message("task.progress_update", task_id="a", progress=0.5)) == "a 50%"

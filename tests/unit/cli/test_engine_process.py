@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,22 @@ def test_an_engine_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyt
         pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of Linux tells children of their parent's end")
+def test_an_engine_is_stopped_when_its_user_is_killed(tmp_path: Path) -> None:
+    user = (
+        "import pathlib, os, signal, sys\n"
+        "from cli.engine_process import own_engine\n"
+        f"with own_engine(pathlib.Path({str(tmp_path)!r}), None, command=(sys.executable, '-c', sys.argv[1])):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", user, READY], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "stopped").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_the_package_is_a_program() -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import pytest
+import uvloop
 
 from cli.serve import run_role
 from engine.errors import UnavailableError
@@ -36,6 +37,16 @@ def test_a_signal_stops_the_role_in_order(number: signal.Signals) -> None:
 
     run_role(role())
     assert stopped == [True]
+
+
+def test_a_role_runs_on_the_kind_of_loop_that_it_is_given() -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def role() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    run_role(role(), uvloop.new_event_loop)
+    assert isinstance(loops[0], uvloop.Loop)
 
 
 def test_a_role_that_fails_is_not_taken_for_done() -> None:
@@ -85,7 +96,7 @@ def test_the_gateway_listens_where_it_is_told(orchestrator: Orchestrator, monkey
 
     monkeypatch.setenv("ORCHESTRATOR_HOST", "127.0.0.9")
     monkeypatch.setattr("cli.serve_gateway.serve_gateway", serve_gateway)
-    monkeypatch.setattr("cli.serve_gateway.run_role", asyncio.run)
+    monkeypatch.setattr("cli.serve_gateway.run_role", lambda role, _loop_factory: asyncio.run(role))
     assert orchestrator("serve", "gateway", "--port", "9999").code == 0
     assert seen == [("127.0.0.9", 9999)]
 
