@@ -1,5 +1,6 @@
 """The graph of a definition's tasks, on NetworkX. An edge points from a task to one that waits for it."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,21 +104,42 @@ class TaskGraph:
         return sum(map(len, self.dependencies))
 
 
+def _first_come_order(digraph: "nx.DiGraph[int]") -> list[int]:
+    """As `lexicographical_topological_sort`, in a fraction of its time, which goes into views of the graph.
+
+    Tasks on or behind a cycle are missing from the answer.
+    """
+    successors = dict(digraph.adjacency())
+    waiting = dict(digraph.in_degree())
+    ready = [node for node, count in waiting.items() if count == 0]
+    heapq.heapify(ready)
+    order: list[int] = []
+    while ready:
+        node = heapq.heappop(ready)
+        order.append(node)
+        for after in successors[node]:
+            waiting[after] -= 1
+            if waiting[after] == 0:
+                heapq.heappush(ready, after)
+    return order
+
+
 def build_graph(dependencies: Sequence[Sequence[int]]) -> TaskGraph:
     """Renumber: among the tasks that could come next, the one that stands first in the definition does.
 
     Raises InvalidDefinitionError for a cycle; definitions that `planner.parse` made have none.
     """
     digraph = build_digraph(dependencies)
-    try:
-        positions: list[int] = list(nx.lexicographical_topological_sort(digraph))
-    except nx.NetworkXUnfeasible as error:
-        raise InvalidDefinitionError("the tasks' dependencies form a cycle") from error
+    positions = _first_come_order(digraph)
+    if len(positions) < len(dependencies):
+        raise InvalidDefinitionError("the tasks' dependencies form a cycle")
     index_of = [0] * len(positions)
     for index, position in enumerate(positions):
         index_of[position] = index
-    pred = digraph.pred
-    renumbered = [tuple(sorted(index_of[before] for before in pred[position])) for position in positions]
+    renumbered = [
+        tuple(sorted({index_of[before] for before in dependencies[position] if before != position}))
+        for position in positions
+    ]
     dependents: list[list[int]] = [[] for _ in positions]
     for index, befores in enumerate(renumbered):
         for before in befores:
