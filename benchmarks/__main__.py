@@ -1,0 +1,86 @@
+"""`python -m benchmarks`: run them, show the table, write the JSON.
+
+The exit code says whether everything could be measured, not whether it was fast: 0, or 1 when something broke.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks import calls, planning, steps
+from benchmarks.engine import BrokenError
+from benchmarks.report import document, machine, table
+from benchmarks.results import Row
+from benchmarks.session import Session
+
+BENCHMARKS: Final[dict[str, Callable[[Session], list[Row]]]] = {
+    "planning": planning.planning,
+    "create": calls.create,
+    "execute": calls.execute,
+    "status": calls.status,
+    "control": calls.control,
+    "chain": steps.chain,
+    "graph": steps.random_run,
+    "fanout": steps.fan_out_run,
+}
+
+
+def main(arguments: list[str]) -> int:
+    options = _parser().parse_args(arguments)
+    notices = Console(stderr=True, highlight=False)
+    machine_before = machine()
+    started_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    rows: list[Row] = []
+    try:
+        with ExitStack() as stack, notices.status("starting") as shown:
+            session = Session(stack, quick=options.quick, tell=shown.update)
+            for name in options.only:
+                since = time.monotonic()
+                rows += BENCHMARKS[name](session)
+                notices.print(f"{name:<10} {time.monotonic() - since:6.1f} s")
+            shown.update("stopping")
+    except BrokenError as error:
+        notices.print(f"broken: {error}", markup=False)
+        return 1
+    seconds = time.monotonic() - began
+    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    cores, load = machine_before["cores"], machine_before["load_average"][0]
+    print(f"{seconds:.0f} s on {cores} cores, load {load:g} before; targets missed: {_missed(rows)}")
+    if options.json is not None:
+        result = document(
+            rows, started_at=started_at, seconds=seconds, quick=options.quick, machine_before=machine_before
+        )
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def _missed(rows: list[Row]) -> str:
+    return ", ".join(row.name for row in rows if row.verdict == "missed") or "none"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--only", type=_names, default=list(BENCHMARKS), metavar="NAME,...", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: for a first look")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
