@@ -4,6 +4,9 @@
 that wait for them; split over processes, they travel by signal.
 """
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -16,7 +19,7 @@ from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.registry import RegistryMonitor
-from engine.concurrency import run_together
+from engine.concurrency import end_all, run_together
 from engine.errors import ConfigurationError
 from engine.events.bridge import Bridge
 from engine.events.connection import connect as connect_redis
@@ -50,6 +53,7 @@ CACHED_WORKFLOWS_MAX = 2_000
 LOCAL_ACTIVITIES_MAX = 400
 STICKY_TIMEOUT = timedelta(seconds=5)
 STOP_GRACE = timedelta(seconds=5)
+STOP_MAX = timedelta(seconds=8)
 
 
 def temporal_worker(
@@ -73,6 +77,22 @@ def temporal_worker(
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=STOP_GRACE,
     )
+
+
+async def run_until_cancelled(worker: Worker) -> None:
+    """Cancelling `Worker.run` a second time breaks off its orderly shutdown: ticks under way would not be finished,
+    and their executions wait until Temporal finds out. So it is asked to stop, once, and given its time."""
+    running = asyncio.ensure_future(worker.run())
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stopping = asyncio.ensure_future(worker.shutdown())
+        deadline = time.monotonic() + STOP_MAX.total_seconds()
+        while not running.done() and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running], timeout=left)
+        await end_all([stopping, running])
+        raise
 
 
 async def serve(settings: Settings, roles: frozenset[str]) -> None:
@@ -108,7 +128,9 @@ async def build(
     if BRIDGE in roles:
         progress = ProgressBoard(stores.maintenance, feed)
         leases = PartitionLeases(functions, settings.event_partitions)
-        bridge = Bridge(redis, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
+        reader = connect_redis(settings, repeat=False)
+        stack.push_async_callback(reader.aclose)
+        bridge = Bridge(redis, reader, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
         stack.push_async_callback(bridge.stop)
         acknowledged = bridge.acknowledged
         jobs += [
@@ -120,9 +142,10 @@ async def build(
         dispatcher = Dispatcher(functions, stores.dispatch)
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, feed, acknowledged)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
-        jobs.append(temporal_worker(client, settings, ticks, AllocationActivities(binder)).run)
+        worker = temporal_worker(client, settings, ticks, AllocationActivities(binder))
+        jobs.append(lambda: run_until_cancelled(worker))
     return jobs
 
 
-def _nobody_here(execution_id: str, entry_ids: Sequence[str]) -> None:
+def _nobody_here(tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None:
     """The bridge runs in another process; it notices by looking at the stream."""

@@ -45,7 +45,7 @@ class TickActivities:
             if not committed.ticks:
                 # Closed from outside while this run went on: there is nothing left that it could do.
                 raise ApplicationError("the execution is closed", type="EXECUTION_CLOSED", non_retryable=True)
-            with self._lingering.open(proposal.execution_id) as seat:
+            with self._lingering.open(proposal.tenant, proposal.execution_id) as seat:
                 await self._dispatcher.write(proposal, committed.ticks, own=committed.own)
                 await self._tell(proposal, committed)
                 patient = committed.own and committed.control is None
@@ -63,7 +63,7 @@ class TickActivities:
     async def _tell(self, proposal: TickProposal, committed: Committed) -> None:
         consumed = proposal.acknowledge if committed.own else [e for t in committed.ticks for e in t.consumed]
         if consumed:
-            self._acknowledged(proposal.execution_id, list(consumed))
+            self._acknowledged(proposal.tenant, proposal.execution_id, list(consumed))
         await self._nudger.nudge(proposal.tenant, proposal.execution_id, {"sequence": committed.last_sequence})
 
     @activity.defn(name=activity_names.READ_CONTROL)

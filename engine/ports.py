@@ -220,6 +220,10 @@ class MaintenanceStore(Protocol):
 
     async def open_executions(self, after: UUID | None, limit: int) -> Sequence[OpenExecution]: ...
 
+    async def launch_document(self, tenant: str, execution_id: UUID) -> dict[str, Any] | None:
+        """What the execution was launched with; large, so that listings leave it out. None when there is none."""
+        ...
+
     async def executions_using_host(self, tenant: str, host_id: str) -> Sequence[UUID]: ...
 
     async def executions_missing_hosts(self, tenant: str, agent_type: str) -> Sequence[UUID]: ...
@@ -335,7 +339,7 @@ class Nudger(Protocol):
 class Acknowledged(Protocol):
     """Told which stream entries a tick of this process consumed. Implemented by the bridge, where one runs here."""
 
-    def __call__(self, execution_id: str, entry_ids: Sequence[str]) -> None: ...
+    def __call__(self, tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None: ...
 
 
 class AgentBinder(Protocol):

@@ -16,8 +16,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from engine.concurrency import end_all, run_together
-from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
-from engine.contracts.limits import RESULT_INLINE_BYTES_MAX
+from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch, TaskError
+from engine.contracts.limits import (
+    RESULT_BYTES_MAX,
+    RESULT_INLINE_BYTES_MAX,
+    SIGNAL_BYTES_MAX,
+    SIGNALS_UNCOVERED_BYTES_MAX,
+)
 from engine.errors import EngineError, NotFoundError
 from engine.events import keys, wire
 from engine.events.deliveries import Deliveries, Held
@@ -30,22 +35,26 @@ from engine.ports import DispatchStore, Launcher, MaintenanceStore
 log = get_logger(__name__)
 
 READ_COUNT = 500
+READ_COUNT_MIN = 20
 READ_BLOCK_MS = 100
 HELD_BYTES_MAX = 128 * 1024 * 1024
 SWEEP_SECONDS = 0.05
 COVER_CHECK_SECONDS = 0.5
 SIGNAL_TIMEOUT_SECONDS = 10.0
 STRAY_TRIES_MAX = 5
+STRAYS_CHECK_SECONDS = 5.0
 DEAD_LETTER_SECONDS = 7 * 24 * 3600
 TENANTS_REFRESH_SECONDS = 1.0
 
 
 class Bridge:
-    """Reads every partition that its leases hold."""
+    """Reads every partition that its leases hold. `reader` must not repeat commands by itself: an answer with new
+    entries that got lost would be followed by later ones, and workflows would take the lost ones for old."""
 
     def __init__(
         self,
         redis: Redis,
+        reader: Redis,
         leases: PartitionLeases,
         launcher: Launcher,
         maintenance: MaintenanceStore,
@@ -54,19 +63,21 @@ class Bridge:
         progress: ProgressBoard,
     ) -> None:
         self._redis = redis
+        self._reader = reader
         self._leases = leases
         self._launcher = launcher
         self._maintenance = maintenance
         self._payloads = payloads
         self._lingering = lingering
         self._progress = progress
-        self._deliveries: dict[str, Deliveries] = {}
+        self._deliveries: dict[tuple[str, str], Deliveries] = {}
         self._held_bytes = 0
         self._senders: set[asyncio.Task[None]] = set()
         self._recovered: dict[tuple[str, int], int] = {}
         """(tenant, partition) -> fence under which its pending entries were taken over."""
         self._tenants: list[str] = []
         self._tenants_at = 0.0
+        self._strays_at = 0.0
 
     async def run(self) -> None:
         """Until cancelled. Redis being away is waited out."""
@@ -77,9 +88,9 @@ class Bridge:
         await end_all(self._senders)
         await self._leases.release()
 
-    def acknowledged(self, execution_id: str, entry_ids: Sequence[str]) -> None:
+    def acknowledged(self, tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None:
         """A tick of this process consumed them. Other processes' ticks are noticed by looking."""
-        deliveries = self._deliveries.get(execution_id)
+        deliveries = self._deliveries.get((tenant, execution_id))
         if deliveries is not None:
             self._cover(deliveries, list(entry_ids))
 
@@ -101,12 +112,14 @@ class Bridge:
             await asyncio.sleep(READ_BLOCK_MS / 1000)
             return
         names: dict[Any, Any] = dict.fromkeys(streams, ">")
+        count = max(READ_COUNT // len(streams), READ_COUNT_MIN)
         try:
-            reply: Any = await self._redis.xreadgroup(
-                keys.GROUP, self._leases.owner_id, names, count=READ_COUNT, block=READ_BLOCK_MS
+            await self._look_for_strays(streams)
+            reply: Any = await self._reader.xreadgroup(
+                keys.GROUP, self._leases.owner_id, names, count=count, block=READ_BLOCK_MS
             )
         except ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if "NOGROUP" not in str(error) and "no such key" not in str(error):
                 raise
             self._recovered.clear()
             return
@@ -131,6 +144,16 @@ class Bridge:
                 streams[keys.partition_stream(tenant, partition)] = (tenant, partition)
         return streams
 
+    async def _look_for_strays(self, streams: dict[str, tuple[str, int]]) -> None:
+        now = time.monotonic()
+        if now - self._strays_at < STRAYS_CHECK_SECONDS:
+            return
+        self._strays_at = now
+        for tenant, partition in streams.values():
+            moved = await self._leases.requeue_strays(tenant, partition)
+            if moved:
+                log.warning("bridge.strays_requeued", tenant=tenant, partition=partition, entries=moved)
+
     async def _take_over(self, tenant: str, partition: int) -> None:
         """Read what earlier owners read and no tick consumed, before anything new."""
         stream = keys.partition_stream(tenant, partition)
@@ -154,47 +177,71 @@ class Bridge:
         size_bytes = sum(len(value) for value in fields.values()) if fields else 0
         try:
             report = wire.decode_report(fields)
+            home = keys.partition_of(report.execution_id, self._leases.partitions)
+            if home != partition:
+                # Its ticks would acknowledge it in their own partition, where another entry may have the same id.
+                raise wire.WireError(f"execution_id belongs into partition {home}: write to the assignment's reply_to")
+            if (tenant, report.execution_id) in self._deliveries:
+                deliveries = self._deliveries[tenant, report.execution_id]
+                if entry_id in deliveries.held:
+                    return
+            events = await self._events(tenant, report, size_bytes)
+            batch = InboxBatch.model_construct(
+                entry_id=entry_id,
+                partition=partition,
+                fence=self._leases.fences.get(partition, 0),
+                low="0-0",
+                events=tuple(events),
+            )
+            if size_bytes > RESULT_INLINE_BYTES_MAX:
+                size_bytes = len(batch.model_dump_json())
+            if size_bytes > SIGNALS_UNCOVERED_BYTES_MAX:
+                raise wire.WireError(f"{size_bytes} bytes without its results: more than a signal can carry")
         except wire.WireError as error:
             await self._bury(tenant, partition, entry_id, fields, str(error))
             return
+        if events:
+            self._hold(tenant, report.execution_id, batch, size_bytes)
+        else:
+            await self._acknowledge(tenant, partition, entry_id)
+
+    async def _events(self, tenant: str, report: wire.Report, entry_bytes: int) -> list[AgentEvent]:
+        """What the workflow is to hear. All that is inline fits into one signal."""
         events: list[AgentEvent] = []
+        room = SIGNAL_BYTES_MAX
         for event in report.events:
             if event.type is AgentEventType.TASK_PROGRESS:
                 self._progress.note(tenant, report.execution_id, event)
+            elif entry_bytes <= RESULT_INLINE_BYTES_MAX or event.result is None:
+                events.append(event.to_event())
             else:
-                events.append(await self._slim(tenant, report.execution_id, event, size_bytes))
-        if not events:
-            await self._acknowledge(tenant, partition, entry_id)
-            return
-        self._hold(tenant, partition, entry_id, report.execution_id, events, size_bytes)
+                body = orjson.dumps(event.result)
+                inline = len(body) <= min(RESULT_INLINE_BYTES_MAX, room)
+                room -= len(body) if inline else 0
+                events.append(event.to_event() if inline else await self._slim(tenant, report, event, body))
+        return events
 
-    async def _slim(self, tenant: str, execution_id: str, event: wire.WireEvent, entry_bytes: int) -> AgentEvent:
-        """The event for the workflow; a large result is stored first and travels by reference."""
+    async def _slim(self, tenant: str, report: wire.Report, event: wire.WireEvent, body: bytes) -> AgentEvent:
+        """The event without its large result, which is stored first and travels by reference."""
         slim = event.to_event()
-        if entry_bytes <= RESULT_INLINE_BYTES_MAX or event.result is None:
-            return slim
-        body = orjson.dumps(event.result)
-        if len(body) <= RESULT_INLINE_BYTES_MAX:
-            return slim
-        reference = await self._payloads.put_payload(tenant, UUID(execution_id), body)
+        if len(body) > RESULT_BYTES_MAX:
+            message = f"the result has {len(body)} bytes as JSON, at most {RESULT_BYTES_MAX} are taken"
+            error = TaskError(code="RESULT_TOO_LARGE", message=message, retryable=False)
+            return slim.model_copy(update={"type": AgentEventType.TASK_FAILED, "result": None, "error": error})
+        reference = await self._payloads.put_payload(tenant, UUID(report.execution_id), body)
         return slim.model_copy(update={"result": None, "result_ref": reference})
 
-    def _hold(
-        self, tenant: str, partition: int, entry_id: str, execution_id: str, events: list[AgentEvent], size_bytes: int
-    ) -> None:
-        deliveries = self._deliveries.get(execution_id)
+    def _hold(self, tenant: str, execution_id: str, batch: InboxBatch, size_bytes: int) -> None:
+        key = (tenant, execution_id)
+        deliveries = self._deliveries.get(key)
         if deliveries is None:
-            deliveries = self._deliveries[execution_id] = Deliveries(tenant, execution_id, partition)
-        fence = self._leases.fences.get(partition, 0)
-        batch = InboxBatch.model_construct(
-            entry_id=entry_id, partition=partition, fence=fence, low="0-0", events=tuple(events)
-        )
-        held = Held(batch, min(size_bytes, 64 * 1024 * 1024), time.monotonic())
+            deliveries = self._deliveries[key] = Deliveries(tenant, execution_id, batch.partition)
+        held = Held(batch, size_bytes, time.monotonic())
         hand_over = deliveries.may_hand_over()
         if not deliveries.add(held):
             return
-        self._held_bytes += held.size_bytes
-        if hand_over and self._lingering.hand_over(execution_id, self._stamped(deliveries, held)):
+        self._held_bytes += held.memory_bytes
+        if hand_over and self._lingering.hand_over(tenant, execution_id, self._stamped(deliveries, held)):
             held.delivered_at = time.monotonic()
             return
         self._send_soon(deliveries)
@@ -205,7 +252,7 @@ class Bridge:
 
     async def _acknowledge(self, tenant: str, partition: int, entry_id: str) -> None:
         stream = keys.partition_stream(tenant, partition)
-        async with self._redis.pipeline(transaction=False) as pipe:
+        async with self._redis.pipeline(transaction=True) as pipe:
             pipe.xack(stream, keys.GROUP, entry_id)
             pipe.xdel(stream, entry_id)
             await pipe.execute()
@@ -232,6 +279,7 @@ class Bridge:
     def _send_soon(self, deliveries: Deliveries) -> None:
         taken = deliveries.due(time.monotonic())
         if not taken:
+            self._forget_when_empty(deliveries)
             return
         deliveries.sending = True
         sender = asyncio.create_task(self._send(deliveries, taken), name=f"signal-{deliveries.execution_id}")
@@ -244,18 +292,22 @@ class Bridge:
             async with asyncio.timeout(SIGNAL_TIMEOUT_SECONDS):
                 await self._launcher.signal(deliveries.tenant, UUID(deliveries.execution_id), "events", batches)
         except NotFoundError:
-            await self._stray(deliveries, taken)
+            await self._not_found(deliveries, taken)
         except (EngineError, TimeoutError) as error:
             deliveries.retry_at = time.monotonic() + 0.5
             log.warning("bridge.signal_failed", execution_id=deliveries.execution_id, error=str(error))
+        except Exception:
+            # Nobody awaits this task. What it carried stays held, and pending in Redis.
+            deliveries.retry_at = time.monotonic() + SIGNAL_TIMEOUT_SECONDS
+            log.exception("bridge.signal_broken", execution_id=deliveries.execution_id)
         else:
             deliveries.failures = 0
-            deliveries.mark_sent(taken)
+            deliveries.mark_sent(taken, time.monotonic())
         finally:
             deliveries.sending = False
         self._send_soon(deliveries)
 
-    async def _stray(self, deliveries: Deliveries, taken: list[Held]) -> None:
+    async def _not_found(self, deliveries: Deliveries, taken: list[Held]) -> None:
         """Temporal has no such open run. It is late only if PostgreSQL says closed; otherwise it waits."""
         try:
             closed = await self._maintenance.is_closed(deliveries.tenant, UUID(deliveries.execution_id))
@@ -269,25 +321,31 @@ class Bridge:
             log.warning("bridge.unknown_execution", execution_id=deliveries.execution_id, entries=len(taken))
         else:
             return
-        entry_ids = [held.batch.entry_id for held in taken]
-        for held in taken:
-            if closed:
-                await self._acknowledge(deliveries.tenant, deliveries.partition, held.batch.entry_id)
-            else:
-                body = {b"b": held.batch.model_dump_json().encode()}
-                await self._bury(
-                    deliveries.tenant, deliveries.partition, held.batch.entry_id, body, "no such execution"
-                )
-        self._cover(deliveries, entry_ids)
+        try:
+            for held in taken:
+                if closed:
+                    await self._acknowledge(deliveries.tenant, deliveries.partition, held.batch.entry_id)
+                else:
+                    body = {b"b": held.batch.model_dump_json().encode()}
+                    await self._bury(
+                        deliveries.tenant, deliveries.partition, held.batch.entry_id, body, "no such execution"
+                    )
+                self._cover(deliveries, [held.batch.entry_id])
+        except (RedisError, OSError) as error:
+            log.warning("bridge.redis_unavailable", error=str(error))
 
     def _cover(self, deliveries: Deliveries, entry_ids: list[str]) -> None:
         for entry_id in entry_ids:
             held = deliveries.held.get(entry_id)
             if held is not None:
-                self._held_bytes -= held.size_bytes
+                self._held_bytes -= held.memory_bytes
         deliveries.covered(entry_ids)
-        if not deliveries.held and not deliveries.sending:
-            self._deliveries.pop(deliveries.execution_id, None)
+        self._forget_when_empty(deliveries)
+
+    def _forget_when_empty(self, deliveries: Deliveries) -> None:
+        key = (deliveries.tenant, deliveries.execution_id)
+        if not deliveries.held and not deliveries.sending and self._deliveries.get(key) is deliveries:
+            del self._deliveries[key]
 
     # Looking after ---------------------------------------------------------------------------------------------
 

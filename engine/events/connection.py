@@ -11,11 +11,12 @@ from engine.settings import Settings
 TIMEOUT_SECONDS = 10.0
 
 
-def connect(settings: Settings) -> Redis:
+def connect(settings: Settings, *, repeat: bool = True) -> Redis:
     """A client with its own pool. Nothing is sent before the first command.
 
-    Commands are repeated only when the connection could not be made: a write that may have been carried out is the
-    caller's to repeat, since only the caller knows whether that is safe.
+    A command whose connection breaks is sent again, although it may have been carried out: all that the engine sends
+    bears that, except reading new entries for a consumer group, whose first answer would be lost. `repeat=False` is
+    for that.
     """
     return Redis.from_url(
         settings.redis_url.get_secret_value(),
@@ -24,6 +25,6 @@ def connect(settings: Settings) -> Redis:
         socket_connect_timeout=TIMEOUT_SECONDS,
         socket_keepalive=True,
         health_check_interval=30,
-        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+        retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3 if repeat else 0),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError] if repeat else [],
     )

@@ -1,13 +1,18 @@
 """What the bridge has read for one execution and a committed tick has not consumed yet."""
 
-import time
 from dataclasses import dataclass, field
 
 from engine.contracts.events import AgentEventType, InboxBatch
 from engine.contracts.limits import SIGNAL_BYTES_MAX, SIGNALS_UNCOVERED_BYTES_MAX, SIGNALS_UNCOVERED_MAX
 
 REPEAT_AFTER_SECONDS = 5.0
+REPEAT_AFTER_MAX_SECONDS = 600.0
+"""Each repetition waits twice as long: while no worker runs, repeats would else fill the history until Temporal ends
+the execution."""
+
+CREDIT_CHECK_SECONDS = 0.05
 UNHURRIED_SECONDS = 0.1
+EVENT_MEMORY_BYTES = 1024
 _UNHURRIED = frozenset({AgentEventType.TASK_STARTED})
 
 
@@ -26,10 +31,23 @@ class Held:
     delivered_at: float | None = None
     signal: int | None = None
     """Number of the signal that carries it; None when it was handed over, or waits."""
+    sends: int = 0
 
     @property
     def unhurried(self) -> bool:
         return all(event.type in _UNHURRIED for event in self.batch.events)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it costs to hold: decoded events are larger than their text."""
+        return self.size_bytes + EVENT_MEMORY_BYTES * (1 + len(self.batch.events))
+
+    def overdue(self, now: float) -> bool:
+        """Delivered, and not covered in time."""
+        if self.delivered_at is None:
+            return False
+        patience = REPEAT_AFTER_SECONDS * 2.0 ** min(max(self.sends - 1, 0), 10)
+        return now - self.delivered_at > min(patience, REPEAT_AFTER_MAX_SECONDS)
 
 
 @dataclass
@@ -44,25 +62,29 @@ class Deliveries:
     signals: int = 0
     retry_at: float = 0.0
     failures: int = 0
+    full_until: float = 0.0
+    """Without credit until something is covered; looked at again now and then, not for every new entry."""
 
     def add(self, held: Held) -> bool:
         """False when the entry is held already."""
         if held.batch.entry_id in self.held:
             return False
-        self.held[held.batch.entry_id] = held
+        entry_id = held.batch.entry_id
+        in_order = not self.held or entry_order(next(reversed(self.held))) < entry_order(entry_id)
+        self.held[entry_id] = held
+        if not in_order:
+            self.held = dict(sorted(self.held.items(), key=lambda item: entry_order(item[0])))
         return True
 
     def covered(self, entry_ids: list[str]) -> None:
         for entry_id in entry_ids:
             self.held.pop(entry_id, None)
+        self.full_until = 0.0
 
     @property
     def low(self) -> str:
         """No entry of this execution below it is unacknowledged."""
-        return min(self.held, key=entry_order, default="0-0")
-
-    def uncovered_signals(self) -> set[int]:
-        return {h.signal for h in self.held.values() if h.signal is not None and h.delivered_at is not None}
+        return next(iter(self.held), "0-0")
 
     def may_hand_over(self) -> bool:
         """Not while a signal is under way: what is handed over would overtake it."""
@@ -70,16 +92,17 @@ class Deliveries:
 
     def due(self, now: float) -> list[Held]:
         """What the next signal is to carry: everything that waits or was not covered in time; [] when not now."""
-        if self.sending or now < self.retry_at:
+        if self.sending or now < max(self.retry_at, self.full_until):
             return []
-        ordered = sorted(self.held.values(), key=lambda h: entry_order(h.batch.entry_id))
-        waiting = [h for h in ordered if h.delivered_at is None or now - h.delivered_at > REPEAT_AFTER_SECONDS]
+        waiting = [h for h in self.held.values() if h.delivered_at is None or h.overdue(now)]
         if not waiting:
             return []
         if all(h.unhurried and now - h.read_at < UNHURRIED_SECONDS for h in waiting):
             return []
-        under_way = [h for h in ordered if h.delivered_at is not None and h not in waiting and h.signal is not None]
+        under_way = [h for h in self.held.values()
+                     if h.delivered_at is not None and h.signal is not None and not h.overdue(now)]  # fmt: skip
         if len({h.signal for h in under_way}) >= SIGNALS_UNCOVERED_MAX:
+            self.full_until = now + CREDIT_CHECK_SECONDS
             return []
         room = min(SIGNAL_BYTES_MAX, SIGNALS_UNCOVERED_BYTES_MAX - sum(h.size_bytes for h in under_way))
         taken: list[Held] = []
@@ -88,10 +111,13 @@ class Deliveries:
                 break
             taken.append(h)
             room -= h.size_bytes
-        return taken if taken and (room >= 0 or not under_way) else []
+        if room < 0 and under_way:
+            self.full_until = now + CREDIT_CHECK_SECONDS
+            return []
+        return taken
 
-    def mark_sent(self, taken: list[Held]) -> None:
+    def mark_sent(self, taken: list[Held], now: float) -> None:
         self.signals += 1
-        now = time.monotonic()
         for h in taken:
             h.delivered_at, h.signal = now, self.signals
+            h.sends += 1

@@ -42,6 +42,37 @@ local function release_partition(keys, args)
   return 0
 end
 
+-- What another process read of a partition after this one had taken it over: written again as new entries, because by
+-- now workflows may count an entry of that age as seen. Also forgets readers that are long gone. KEYS: owner, stream.
+-- ARGV: owner's id, group, entries at most, milliseconds after which a reader is forgotten. Answers how many moved.
+local function requeue_strays(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then
+    return 0
+  end
+  local stream, group, moved = keys[2], args[2], 0
+  for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
+    local reader = {}
+    for i = 1, #fields, 2 do
+      reader[fields[i]] = fields[i + 1]
+    end
+    if reader.name ~= args[1] and reader.pending > 0 then
+      for _, pending in ipairs(redis.call('XPENDING', stream, group, '-', '+', args[3], reader.name)) do
+        local entry = redis.call('XRANGE', stream, pending[1], pending[1])[1]
+        if entry then
+          redis.call('XADD', stream, '*', unpack(entry[2]))
+        end
+        redis.call('XACK', stream, group, pending[1])
+        redis.call('XDEL', stream, pending[1])
+        moved = moved + 1
+      end
+    elseif reader.name ~= args[1] and reader.idle > tonumber(args[4]) then
+      redis.call('XGROUP', 'DELCONSUMER', stream, group, reader.name)
+    end
+  end
+  return moved
+end
+
 redis.register_function('orc_write_tick', write_tick)
 redis.register_function('orc_own_partition', own_partition)
 redis.register_function('orc_release_partition', release_partition)
+redis.register_function('orc_requeue_strays', requeue_strays)

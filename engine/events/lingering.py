@@ -34,25 +34,26 @@ class Seat:
 
 
 class Lingering:
-    """The waiting ticks of this process, by execution."""
+    """The waiting ticks of this process, by tenant and execution: no tenant's agents reach another's ticks."""
 
     def __init__(self) -> None:
-        self._seats: dict[str, Seat] = {}
+        self._seats: dict[tuple[str, str], Seat] = {}
 
     @contextmanager
-    def open(self, execution_id: str) -> Iterator[Seat]:
+    def open(self, tenant: str, execution_id: str) -> Iterator[Seat]:
         """Take a seat before the assignments go out, so that no result can come too early."""
         seat = Seat()
-        self._seats[execution_id] = seat
+        key = (tenant, execution_id)
+        self._seats[key] = seat
         try:
             yield seat
         finally:
-            if self._seats.get(execution_id) is seat:
-                del self._seats[execution_id]
+            if self._seats.get(key) is seat:
+                del self._seats[key]
 
-    def hand_over(self, execution_id: str, batch: InboxBatch) -> bool:
+    def hand_over(self, tenant: str, execution_id: str, batch: InboxBatch) -> bool:
         """True when a tick took it. It counts as received, not as consumed."""
-        seat = self._seats.get(execution_id)
+        seat = self._seats.get((tenant, execution_id))
         if seat is None:
             return False
         seat.put(batch)

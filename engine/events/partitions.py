@@ -17,6 +17,8 @@ log = get_logger(__name__)
 
 LEASE_MS = 5_000
 RENEW_SECONDS = 1.25
+STRAYS_MAX = 500
+READER_FORGOTTEN_MS = 3_600_000
 
 
 class PartitionLeases:
@@ -24,13 +26,13 @@ class PartitionLeases:
 
     def __init__(self, functions: Functions, partitions: int) -> None:
         self._functions = functions
-        self._partitions = partitions
+        self.partitions = partitions
         self.owner_id = uuid4().hex
         self.fences: dict[int, int] = {}
 
     async def renew(self) -> None:
         """Extend what is held and take what is free. A lease that cannot be extended is given up."""
-        for partition in range(self._partitions):
+        for partition in range(self.partitions):
             names = [keys.partition_owner(partition), keys.partition_fence(partition)]
             try:
                 fence = await self._functions.call("orc_own_partition", names, [self.owner_id, LEASE_MS])
@@ -43,6 +45,13 @@ class PartitionLeases:
             elif self.fences.get(partition) != fence:
                 self.fences[partition] = fence
                 log.debug("bridge.partition_taken", partition=partition, fence=fence)
+
+    async def requeue_strays(self, tenant: str, partition: int) -> int:
+        """Entries that another process read after this one had taken the partition over: a process that was stopped
+        for a while reads once more before it learns that its lease is gone. They are written again as new ones."""
+        names = [keys.partition_owner(partition), keys.partition_stream(tenant, partition)]
+        args = [self.owner_id, keys.GROUP, STRAYS_MAX, READER_FORGOTTEN_MS]
+        return await self._functions.call("orc_requeue_strays", names, args)
 
     async def keep(self) -> None:
         while True:

@@ -8,10 +8,15 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engine.contracts.events import AgentEvent, AgentEventType, TaskError
-from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX
+from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, RESULT_BYTES_MAX
 
 PROGRESS = "agent.task_progress"
 EVENTS_PER_ENTRY_MAX = 2_000
+ENTRY_BYTES_MAX = 2 * RESULT_BYTES_MAX
+NESTING_MAX = 100
+"""Deeper documents could be read, but not written again by everything on their way."""
+
+_INT32_MAX = 2**31 - 1
 
 
 class WireError(Exception):
@@ -27,8 +32,10 @@ class _Error(BaseModel):
 
 
 def _ms(value: Any) -> Any:
-    """Milliseconds as a number, or RFC 3339 text."""
+    """Milliseconds as a number or its text, or RFC 3339 text."""
     if isinstance(value, str):
+        if value.isascii() and value.isdigit():
+            return int(value)
         try:
             moment = datetime.fromisoformat(value)
         except ValueError as error:
@@ -49,8 +56,8 @@ class WireEvent(BaseModel):
     at_ms: Milliseconds
     task_id: str = Field("", max_length=255)
     agent_id: str = Field("", max_length=512)
-    epoch: int = Field(1, ge=1)
-    attempt: int = Field(0, ge=0)
+    epoch: int = Field(1, ge=1, le=_INT32_MAX)
+    attempt: int = Field(0, ge=0, le=_INT32_MAX)
     started_at_ms: Milliseconds | None = None
     result: Any = None
     error: _Error | None = None
@@ -89,16 +96,49 @@ _EVENT: TypeAdapter[WireEvent] = TypeAdapter(WireEvent)
 
 def decode_report(fields: dict[bytes, bytes]) -> Report:
     """Decode a partition stream's entry, packed (`x`, `b`) or single. Raises WireError with the reason."""
+    size_bytes = sum(map(len, fields.values()))
+    if size_bytes > ENTRY_BYTES_MAX:
+        raise WireError(f"an entry of {size_bytes} bytes: at most {ENTRY_BYTES_MAX} are taken")
     try:
         if b"b" in fields:
             return Report.model_construct(
-                execution_id=_execution_id(fields.get(b"x")), events=_EVENTS.validate_json(fields[b"b"])
+                execution_id=_execution_id(fields.get(b"x")),
+                events=_shallow(_EVENTS.validate_python(_document(fields[b"b"], "b")), fields[b"b"]),
             )
         return _decode_single(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise WireError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def _document(raw: bytes, name: str) -> Any:
+    """Strict JSON: pydantic's own reader takes NaN and numbers that nothing behind it can write again."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"{name} is not JSON: {error}") from error
+
+
+def _shallow(events: list[WireEvent], raw: bytes) -> list[WireEvent]:
+    """Results that are too deep are refused; the reports beside them are not."""
+    if raw.count(b"[") + raw.count(b"{") > NESTING_MAX:
+        for event in events:
+            if _deeper(event.result, NESTING_MAX):
+                event.type, event.result = AgentEventType.TASK_FAILED, None
+                message = f"the result is nested more than {NESTING_MAX} deep"
+                event.error = _Error(code="RESULT_TOO_DEEP", message=message, retryable=False)
+    return events
+
+
+def _deeper(document: Any, levels: int) -> bool:
+    inside = [document]
+    for _ in range(levels):
+        inside = [item for value in inside if isinstance(value, dict | list)
+                  for item in (value.values() if isinstance(value, dict) else value)]  # fmt: skip
+        if not inside:
+            return False
+    return any(isinstance(value, dict | list) for value in inside)
 
 
 def _execution_id(raw: bytes | None) -> str:
@@ -109,10 +149,7 @@ def _execution_id(raw: bytes | None) -> str:
 
 
 def _decode_single(fields: dict[bytes, bytes]) -> Report:
-    try:
-        payload = orjson.loads(fields.get(b"payload", b"{}"))
-    except orjson.JSONDecodeError as error:
-        raise WireError(f"payload is not JSON: {error}") from error
+    payload = _document(fields.get(b"payload", b"{}"), "payload")
     if not isinstance(payload, dict):
         raise WireError("payload is not a JSON object")
     document = {
@@ -121,7 +158,8 @@ def _decode_single(fields: dict[bytes, bytes]) -> Report:
         "at_ms": fields.get(b"timestamp", b"").decode(errors="replace"),
     }
     return Report.model_construct(
-        execution_id=_execution_id(fields.get(b"execution_id")), events=[_EVENT.validate_python(document)]
+        execution_id=_execution_id(fields.get(b"execution_id")),
+        events=_shallow([_EVENT.validate_python(document)], fields.get(b"payload", b"")),
     )
 
 
