@@ -21,8 +21,9 @@ ENTRY_ASSIGNMENTS_MAX = 200
 TICK_KEY_SECONDS = 7 * 24 * 3600
 WRITE_TIMEOUT_SECONDS = 5.0
 BODIES_MAX = 2_000
-RESULTS_MAX = 200
-RESULTS_PER_EXECUTION_MAX = 20_000
+BODY_TASKS_MAX = 200_000
+RESULTS_MAX = 100_000
+"""Kept in memory over all executions; the store has the others."""
 
 _CONTROL = {ExecutionStatus.EXECUTING: "run", ExecutionStatus.PAUSED: "pause"}
 
@@ -33,20 +34,40 @@ class _Memory:
     def __init__(self) -> None:
         self.bodies: OrderedDict[str, tuple[StoredBody, dict[str, Any]]] = OrderedDict()
         self.results: OrderedDict[tuple[str, int], dict[str, Any]] = OrderedDict()
+        self._tasks_held = 0
+        self._results_held = 0
 
     def known(self, execution_id: str, epoch: int) -> dict[str, Any]:
-        known = self.results.setdefault((execution_id, epoch), {})
-        self.results.move_to_end((execution_id, epoch))
-        while len(self.results) > RESULTS_MAX:
-            self.results.popitem(last=False)
-        return known
+        return self.results.get((execution_id, epoch), {})
+
+    def learn(self, execution_id: str, epoch: int, results: dict[str, Any]) -> None:
+        key = (execution_id, epoch)
+        known = self.results.setdefault(key, {})
+        self.results.move_to_end(key)
+        self._results_held -= len(known)
+        known.update(results)
+        self._results_held += len(known)
+        while self._results_held > RESULTS_MAX:
+            _, dropped = self.results.popitem(last=False)
+            self._results_held -= len(dropped)
 
     def remember_body(self, execution_id: str, body: StoredBody) -> dict[str, Any]:
         tasks = {task["id"]: task for task in body.definition["tasks"]}
+        self._forget_body(execution_id)
         self.bodies[execution_id] = (body, tasks)
-        while len(self.bodies) > BODIES_MAX:
-            self.bodies.popitem(last=False)
+        self._tasks_held += len(tasks)
+        while len(self.bodies) > BODIES_MAX or (self._tasks_held > BODY_TASKS_MAX and len(self.bodies) > 1):
+            self._forget_body(next(iter(self.bodies)))
         return tasks
+
+    def forget(self, execution_id: str, epoch: int) -> None:
+        """It is closed. Results of earlier epochs make room in their turn."""
+        self._forget_body(execution_id)
+        self._results_held -= len(self.results.pop((execution_id, epoch), {}))
+
+    def _forget_body(self, execution_id: str) -> None:
+        dropped = self.bodies.pop(execution_id, None)
+        self._tasks_held -= len(dropped[1]) if dropped is not None else 0
 
 
 class Dispatcher:
@@ -59,20 +80,18 @@ class Dispatcher:
 
     async def write(self, proposal: TickProposal, ticks: Sequence[Delta], *, own: bool) -> None:
         """Redo or do the stream writes of stored ticks, in order. Raises UnavailableError when Redis is away."""
-        self._learn(proposal, own=own)
+        if own and proposal.results:
+            inline = {item.task_id: item.result for item in proposal.results if item.result_ref is None}
+            self._memory.learn(proposal.execution_id, proposal.epoch, inline)
+        epoch = _first_epoch(proposal, ticks)
         for delta in ticks:
+            epoch = epoch if delta.rewind is None else delta.rewind.epoch
             mine = own and delta is ticks[0]
-            entries = await self._entries(proposal, delta, proposal.cancel if mine else ())
+            entries = await self._entries(proposal, delta, epoch, proposal.cancel if mine else ())
             acknowledge = proposal.acknowledge if mine else delta.consumed
             await self._write_tick(proposal, delta, entries, acknowledge)
-
-    def _learn(self, proposal: TickProposal, *, own: bool) -> None:
-        if not own or not proposal.results:
-            return
-        known = self._memory.known(proposal.execution_id, proposal.epoch)
-        for item in proposal.results:
-            if item.result_ref is None and len(known) < RESULTS_PER_EXECUTION_MAX:
-                known[item.task_id] = item.result
+            if delta.status is not None and delta.status.closed:
+                self._memory.forget(proposal.execution_id, epoch)
 
     async def _write_tick(
         self, proposal: TickProposal, delta: Delta, entries: list[tuple[str, bytes]], acknowledge: Iterable[str]
@@ -93,10 +112,10 @@ class Dispatcher:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
 
     async def _entries(
-        self, proposal: TickProposal, delta: Delta, cancel: Iterable[Attempt]
+        self, proposal: TickProposal, delta: Delta, epoch: int, cancel: Iterable[Attempt]
     ) -> list[tuple[str, bytes]]:
         """(host, body) pairs; what a host must stop comes before what it is to do."""
-        notices = _notices(proposal, delta, cancel)
+        notices = _notices(proposal, delta, epoch, cancel)
         by_host: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in (*delta.assigned, *delta.resent):
             by_host[attempt.host_id].append(attempt)
@@ -106,7 +125,8 @@ class Dispatcher:
         entries: list[tuple[str, bytes]] = []
         if by_host:
             body, tasks = await self._body(proposal)
-            results = await self._results(proposal, tasks, [a for items in by_host.values() for a in items])
+            attempts = [a for items in by_host.values() for a in items]
+            results = await self._results(proposal, epoch, tasks, attempts)
         for host_id in sorted({*notices, *by_host}):
             document = {**head, **notices.get(host_id, {})}
             attempts = by_host.get(host_id, [])
@@ -115,7 +135,7 @@ class Dispatcher:
             for first in range(0, len(attempts), ENTRY_ASSIGNMENTS_MAX):
                 document["input"] = body.input_data
                 document["assign"] = [
-                    _assignment(tasks[attempt.task_id], attempt, proposal.epoch, results)
+                    _assignment(tasks[attempt.task_id], attempt, epoch, results)
                     for attempt in attempts[first : first + ENTRY_ASSIGNMENTS_MAX]
                 ]
                 entries.append((host_id, wire.encode_host_entry(document)))
@@ -129,17 +149,28 @@ class Dispatcher:
             found = (body, self._memory.remember_body(proposal.execution_id, body))
         return found
 
-    async def _results(self, proposal: TickProposal, tasks: dict[str, Any], attempts: list[Attempt]) -> dict[str, Any]:
+    async def _results(
+        self, proposal: TickProposal, epoch: int, tasks: dict[str, Any], attempts: list[Attempt]
+    ) -> dict[str, Any]:
         """Results of the direct dependencies of these attempts."""
         wanted = {d for attempt in attempts for d in tasks[attempt.task_id].get("depends_on", ())}
         if not wanted:
             return {}
-        known = self._memory.known(proposal.execution_id, proposal.epoch)
+        known = self._memory.known(proposal.execution_id, epoch)
         results = {task_id: known[task_id] for task_id in wanted if task_id in known}
         missing = sorted(wanted - results.keys())
         if missing:
             results.update(await self._store.results(proposal.tenant, UUID(proposal.execution_id), missing))
         return results
+
+
+def _first_epoch(proposal: TickProposal, ticks: Sequence[Delta]) -> int:
+    """The epoch before these ticks. Stored ones may hold a rewind of which the proposal does not know, or lack the
+    one that it proposes."""
+    for delta in ticks:
+        if delta.rewind is not None:
+            return delta.rewind.epoch - 1
+    return proposal.epoch if proposal.delta.rewind is None else proposal.delta.rewind.epoch - 1
 
 
 def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dict[str, Any]) -> dict[str, Any]:
@@ -156,15 +187,15 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
     }
 
 
-def _notices(proposal: TickProposal, delta: Delta, cancel: Iterable[Attempt]) -> dict[str, dict[str, Any]]:
+def _notices(proposal: TickProposal, delta: Delta, epoch: int, cancel: Iterable[Attempt]) -> dict[str, dict[str, Any]]:
     """For each host: reports that were consumed, attempts that no longer count, whether to go on at all."""
     notices: dict[str, dict[str, Any]] = defaultdict(dict)
     ended: list[Done | Failed] = [*delta.done, *delta.failed]
     for item in ended:
         host_id = proposal.hosts.get(item.agent_id)
         if host_id is not None:
-            notices[host_id].setdefault("consumed", []).append([item.task_id, proposal.epoch, item.attempt])
-    stopped_epoch = proposal.epoch if delta.rewind is None else delta.rewind.epoch - 1
+            notices[host_id].setdefault("consumed", []).append([item.task_id, epoch, item.attempt])
+    stopped_epoch = epoch if delta.rewind is None else delta.rewind.epoch - 1
     for attempt in cancel:
         host_id = proposal.hosts.get(attempt.agent_id)
         if host_id is not None:

@@ -18,6 +18,8 @@ log = get_logger(__name__)
 
 RECONNECT_SECONDS = 0.5
 NUDGES_MAX = 1_000
+NUDGE_TIMEOUT_SECONDS = 0.5
+"""A nudge stands between a tick's commit and its answer: it must not cost the tick its time."""
 
 
 class RedisFeed:
@@ -33,7 +35,8 @@ class RedisFeed:
     async def nudge(self, tenant: str, execution_id: str, message: dict[str, Any]) -> None:
         """Tell watchers. Losing it is allowed, so that a Redis outage costs watchers time and nothing else."""
         try:
-            await self._redis.publish(keys.feed_channel(tenant, execution_id), orjson.dumps(message))
+            async with asyncio.timeout(NUDGE_TIMEOUT_SECONDS):
+                await self._redis.publish(keys.feed_channel(tenant, execution_id), orjson.dumps(message))
         except (RedisError, OSError) as error:
             log.warning("feed.nudge_lost", execution_id=execution_id, error=str(error))
 
@@ -46,7 +49,7 @@ class RedisFeed:
             self._watchers.setdefault(channel, set()).add(queue)
             if first:
                 await self._try(self._pubsub.subscribe(channel))
-            if self._reader is None:
+            if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read(), name="feed-reader")
         try:
             yield _drain(queue)
@@ -75,10 +78,12 @@ class RedisFeed:
             except (RedisError, OSError) as error:
                 log.warning("feed.lost_connection", error=str(error))
                 await asyncio.sleep(RECONNECT_SECONDS)
+                await self._subscribe_again()
                 continue
             if message is None:
                 if not self._pubsub.subscribed:
                     await asyncio.sleep(RECONNECT_SECONDS)
+                    await self._subscribe_again()
                 continue
             try:
                 nudge = orjson.loads(message["data"])
@@ -87,6 +92,13 @@ class RedisFeed:
             for queue in self._watchers.get(message["channel"], ()):
                 if not queue.full():
                     queue.put_nowait(nudge)
+
+    async def _subscribe_again(self) -> None:
+        """Channels whose subscription failed while Redis was away: the client knows only those that succeeded."""
+        async with self._lock:
+            missing = [channel for channel in self._watchers if channel not in self._pubsub.channels]
+            if missing:
+                await self._try(self._pubsub.subscribe(*missing))
 
 
 async def _drain(queue: asyncio.Queue[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:

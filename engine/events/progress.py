@@ -13,6 +13,7 @@ log = get_logger(__name__)
 
 FLUSH_SECONDS = 0.25
 NOTES_MAX = 50_000
+WRITE_MAX = 5_000
 
 
 class ProgressBoard:
@@ -39,10 +40,11 @@ class ProgressBoard:
             update = (UUID(execution_id), task_id, event.attempt, event.progress or 0.0)
             by_tenant.setdefault(tenant, []).append(update)
         for tenant, updates in by_tenant.items():
-            try:
-                await self._store.write_progress(tenant, updates)
-            except EngineError as error:
-                log.warning("progress.not_written", error=str(error))
+            for first in range(0, len(updates), WRITE_MAX):
+                try:
+                    await self._store.write_progress(tenant, updates[first : first + WRITE_MAX])
+                except EngineError as error:
+                    log.warning("progress.not_written", error=str(error))
         for (tenant, execution_id, task_id), event in notes.items():
             message = {
                 "task_id": task_id,
