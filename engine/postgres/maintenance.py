@@ -34,6 +34,12 @@ class PostgresMaintenanceStore:
     async def open_executions(self, after: UUID | None, limit: int) -> Sequence[OpenExecution]:
         return await self._open("maintenance.open_executions", after, limit)
 
+    async def launch_document(self, tenant: str, execution_id: UUID) -> dict[str, Any] | None:
+        async with self._database.maintenance_connection() as connection:
+            text = await connection.fetchval(self._queries["maintenance.launch_document"], tenant, execution_id)
+        document: dict[str, Any] | None = None if text is None else orjson.loads(text)
+        return document
+
     async def executions_using_host(self, tenant: str, host_id: str) -> Sequence[UUID]:
         return await self._affected("maintenance.executions_using_host", tenant, host_id)
 

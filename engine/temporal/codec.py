@@ -33,6 +33,7 @@ class CompressionCodec(PayloadCodec):
             return payload
         unpacked = zlib.decompressobj()
         data = unpacked.decompress(payload.data, DECODED_BYTES_MAX)
-        if unpacked.unconsumed_tail:
-            raise ValueError(f"a payload is larger than {DECODED_BYTES_MAX} bytes when decompressed")
+        if not unpacked.eof:
+            # Not by `unconsumed_tail`: all input may have been read while some output is still to come.
+            raise ValueError(f"a payload is cut off, or larger than {DECODED_BYTES_MAX} bytes when decompressed")
         return Payload.FromString(data)

@@ -1,5 +1,6 @@
 """Starting, signalling and inspecting executions' workflows."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
 from engine.errors import NotFoundError, UnavailableError, UnsupportedPatternError
 from engine.settings import Settings
+
+RPC_TIMEOUT = timedelta(seconds=10)
 
 TENANT = SearchAttributeKey.for_keyword("OrchestratorTenant")
 PATTERN = SearchAttributeKey.for_keyword("OrchestratorPattern")
@@ -58,6 +61,7 @@ class TemporalLauncher:
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=attributes,
                 static_summary=f"{launch.workflow_name}: {len(launch.plan.tasks)} tasks, {launch.pattern}",
+                rpc_timeout=RPC_TIMEOUT,
             )
         except WorkflowAlreadyStartedError:
             return
@@ -67,7 +71,7 @@ class TemporalLauncher:
     async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:
         handle = self._client.get_workflow_handle(temporal_id(tenant, execution_id))
         try:
-            await handle.signal(name, args=list(args))
+            await handle.signal(name, args=list(args), rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise NotFoundError("no open run of this execution") from error
@@ -76,7 +80,7 @@ class TemporalLauncher:
     async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
         handle = self._client.get_workflow_handle(temporal_id(tenant, execution_id))
         try:
-            description = await handle.describe()
+            description = await handle.describe(rpc_timeout=RPC_TIMEOUT)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise NotFoundError("Temporal has no such execution") from error

@@ -22,6 +22,11 @@ SELECT tenant, execution_id, status, last_tick, base_tick, updated_at
  ORDER BY execution_id
  LIMIT $2
 
+-- name: launch_document
+SELECT launch
+  FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+
 -- name: executions_using_host
 SELECT DISTINCT a.execution_id
   FROM execution_agents AS a
