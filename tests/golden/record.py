@@ -65,7 +65,15 @@ async def rewound(bench: Bench) -> UUID:
 
 
 async def continued_as_new(bench: Bench) -> UUID:
-    return await bench.start(definition(*chain(6, input={"duration_ms": 40}), agents=1), history_events_max=30)
+    return await bench.start(definition(*chain(6, input={"duration_ms": 40}), agents=1), history_events_max=15)
+
+
+async def hosts_that_came_late(bench: Bench) -> UUID:
+    await bench.stop()
+    execution_id = await bench.start(definition(*chain(2)))
+    await bench.until_status(execution_id, ExecutionStatus.EXECUTING)
+    await bench.start_host()
+    return execution_id
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -76,6 +84,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     cancelled_in_temporal,
     rewound,
     continued_as_new,
+    hosts_that_came_late,
 )
 
 

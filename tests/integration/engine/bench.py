@@ -83,6 +83,7 @@ class Bench:
             host.stop()
             await asyncio.wait([task], timeout=10)
             await end_all([task])
+        self.hosts.clear()
 
     async def start(self, document: dict[str, Any], input_data: dict[str, Any] | None = None, **options: Any) -> UUID:
         """Create and execute; the planning row first, then Temporal, as the gateway does."""
