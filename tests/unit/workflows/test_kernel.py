@@ -280,11 +280,9 @@ def test_time_spent_paused_does_not_count_against_the_timeout() -> None:
     drill.tick()
     drill.tick(after_ms=100_000)
     drill.control("resume")
-    drill.tick()
-    assert drill.state.status is ExecutionStatus.EXECUTING
+    assert drill.tick().delta.status is ExecutionStatus.EXECUTING
     assert drill.state.paused_ms == 100_001
-    drill.tick(after_ms=60_000)
-    assert drill.state.status is ExecutionStatus.FAILED
+    assert drill.tick(after_ms=60_000).delta.status is ExecutionStatus.FAILED
 
 
 def test_what_still_runs_when_the_pauses_grace_is_over_runs_again_after_it() -> None:
