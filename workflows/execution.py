@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, CancelledError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import activity_names
@@ -313,8 +313,10 @@ class ExecutionWorkflow:
                 retry_policy=LOCAL_RETRIES,
                 summary=summary,
             )
-        except ActivityError as error:
-            if getattr(error.cause, "non_retryable", False):
+        except FailureError as error:
+            # A local activity's failure comes bare; a regular one's is wrapped.
+            cause = error.cause if isinstance(error, ActivityError) else error
+            if isinstance(cause, CancelledError) or getattr(cause, "non_retryable", False):
                 raise
         return await workflow.execute_activity(
             name,
