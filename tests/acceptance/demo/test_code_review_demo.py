@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,14 +91,12 @@ def test_a_killed_reviewers_task_is_taken_over_and_nothing_keeps_running(
     repository: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.md"
-    began = time.monotonic()
     demo = subprocess.run(
         [sys.executable, "-m", "examples.code_review",
          "--repo", repository, "--report", report, "--data-dir", data_dir],
         cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
     assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert time.monotonic() - began < 60
     assert processes_with(str(data_dir)) == []
     killed = re.search(r"SIGKILL to process (\d+) of (reviewer-\d)", demo.stdout)
     assert killed is not None
