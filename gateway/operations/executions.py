@@ -76,7 +76,7 @@ class ExecutionOperations:
         """The row first, Temporal second: what is acknowledged is stored, and a reconciler finishes the rest."""
         options = request.execution_options
         runnable = await self._desk.runnable(caller.tenant, request.workflow_id, options.retry_policy)
-        _check_constraints(options, runnable.plan.estimated_resources)
+        _check_constraints(options, runnable.estimated_resources)
         launch = self._launch_document(caller, request, runnable)
         planned = await self._executions.insert_planning(
             caller.tenant,
@@ -89,7 +89,7 @@ class ExecutionOperations:
         )
         if planned.status is ExecutionStatus.PLANNING:
             await self._launch(launch)
-        estimate = timedelta(seconds=runnable.plan.estimated_resources.estimated_duration_seconds)
+        estimate = timedelta(seconds=runnable.estimated_resources.estimated_duration_seconds)
         return ExecutionStarted(
             execution_id=planned.execution_id,
             workflow_id=planned.workflow_id,
@@ -147,8 +147,8 @@ class ExecutionOperations:
             execution_id=execution_id,
             workflow_id=str(request.workflow_id),
             workflow_name=runnable.name,
-            pattern=runnable.definition.orchestration_pattern.value,
-            pattern_config=runnable.definition.pattern_config,
+            pattern=runnable.pattern.value,
+            pattern_config=runnable.pattern_config,
             plan=runnable.kernel_plan,
             partition=zlib.crc32(execution_id.encode()) % self._event_partitions,
             trace_id=str(caller.trace_id),

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from engine.contracts.definition import RetryPolicyName, WorkflowDefinition
+from engine.contracts.definition import Pattern, RetryPolicyName, WorkflowDefinition
 from engine.contracts.kernel import KernelPlan
-from engine.contracts.plan import Plan
+from engine.contracts.plan import EstimatedResources, Plan
 from engine.ports import DefinitionStore
 
 RUNNABLE_CACHED_MAX: Final = 64
+RUNNABLE_TASKS_MAX: Final = 50_000
+"""Tasks of all cached workflows together: what they take grows with them."""
+
 CONCURRENT_PLANNINGS_MAX: Final = 1
 """Planning is pure computation: more than one at a time only makes each of them slower."""
 
@@ -33,11 +36,12 @@ class Planning(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """A stored workflow, ready to be launched."""
+    """A stored workflow, ready to be launched; no more of it than a launch needs."""
 
     name: str
-    definition: WorkflowDefinition
-    plan: Plan
+    pattern: Pattern
+    pattern_config: dict[str, Any]
+    estimated_resources: EstimatedResources
     kernel_plan: KernelPlan
 
 
@@ -49,6 +53,7 @@ class PlanningDesk:
         self._definitions = definitions
         self._slots = asyncio.Semaphore(CONCURRENT_PLANNINGS_MAX)
         self._runnable: OrderedDict[tuple[str, UUID, str], Runnable] = OrderedDict()
+        self._runnable_tasks = 0
 
     async def parse(self, raw: dict[str, Any]) -> WorkflowDefinition:
         tasks = raw.get("tasks")
@@ -79,14 +84,27 @@ class PlanningDesk:
         def build() -> Runnable:
             definition = WorkflowDefinition.model_validate(detail.definition)
             kernel_plan = self._planning.kernel_plan(definition, plan, retry_policy)
-            return Runnable(detail.name, definition, plan, kernel_plan)
+            return Runnable(
+                detail.name,
+                definition.orchestration_pattern,
+                definition.pattern_config,
+                plan.estimated_resources,
+                kernel_plan,
+            )
 
         if len(plan.tasks) <= THREAD_ABOVE_TASKS:
             runnable = build()
         else:
             async with self._slots:
                 runnable = await asyncio.to_thread(build)
-        self._runnable[key] = runnable
-        while len(self._runnable) > RUNNABLE_CACHED_MAX:
-            self._runnable.popitem(last=False)
+        self._remember(key, runnable)
         return runnable
+
+    def _remember(self, key: tuple[str, UUID, str], runnable: Runnable) -> None:
+        if key in self._runnable:  # Another request was faster.
+            return
+        self._runnable[key] = runnable
+        self._runnable_tasks += len(runnable.kernel_plan.tasks)
+        while len(self._runnable) > RUNNABLE_CACHED_MAX or self._runnable_tasks > RUNNABLE_TASKS_MAX:
+            _, oldest = self._runnable.popitem(last=False)
+            self._runnable_tasks -= len(oldest.kernel_plan.tasks)

@@ -399,10 +399,12 @@ async def test_two_creates_of_large_definitions_at_once_both_succeed(client: Cli
     assert both[0]["workflow_id"] != both[1]["workflow_id"]
 
 
+@pytest.mark.parametrize("limit", ["RUNNABLE_CACHED_MAX", "RUNNABLE_TASKS_MAX"])
 async def test_runnable_plans_are_kept_up_to_a_limit(
-    client: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    client: Client, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(planning, "RUNNABLE_CACHED_MAX", 1)
+    tasks = len(definition()["tasks"])
+    monkeypatch.setattr(planning, limit, 1 if limit == "RUNNABLE_CACHED_MAX" else 2 * tasks - 1)
     desk = planning.PlanningDesk(GraphPlanning(Planner()), gateway.definitions)
     ids = []
     for name in ("one", "two"):
