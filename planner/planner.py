@@ -19,8 +19,8 @@ from planner.schedule import MICROSECONDS
 PLANS_MAX: Final = 256
 """Plans that a cache holds."""
 
-CACHED_TASKS_MAX: Final = 100_000
-"""Tasks of all plans in a cache together: a plan's size grows with them."""
+CACHED_TASKS_MAX: Final = 20_000
+"""Tasks of all plans in a cache together: a plan's size grows with them, and the garbage collector visits each."""
 
 
 def content_hash(definition: dict[str, Any]) -> str:
