@@ -159,18 +159,10 @@ class _Tick:
         for i in sorted(state.delayed):
             if state.tasks[i].due_ms <= now_ms:
                 self.change.retry(state.plan.tasks[i].id)
-        for i in sorted(state.in_flight):
-            if i in state.in_flight and state.tasks[i].due_ms <= now_ms:
-                self._overdue(i)
+        if state.paused and state.grace_due_ms is not None and state.grace_due_ms <= now_ms:
+            self._end_grace()
+        self._expire_in_flight()
         if state.paused:
-            if state.grace_due_ms is not None and state.grace_due_ms <= now_ms:
-                self.change.end_grace()
-                self.change.recorded["grace_over"] = True
-                for i in sorted(state.in_flight):
-                    attempt = self._attempt(i)
-                    self.fold.cancel.append(attempt)
-                    self.change.give_back(attempt)
-                    self.trail.returned(attempt, "still running when the pause's grace was over")
             return
         if state.deadline_ms <= now_ms:
             seconds = state.launch.timeout_ms // 1000
@@ -184,16 +176,33 @@ class _Tick:
         elif state.checkpoint_due_ms <= now_ms and state.completed > state.checkpointed:
             self._checkpoint("interval")
 
-    def _overdue(self, i: int) -> None:
-        run, task = self.state.tasks[i], self.state.plan.tasks[i]
-        if run.phase is Phase.RUNNING:
-            self.fold.cancel.append(self._attempt(i))
-            self.fold.fail(i, TASK_TIMEOUT, f"not done {task.timeout_ms / 1000:g} s after its start", retryable=True)
-        elif run.resends < RESENDS_MAX or self._is_busy(i):
-            host_id = self.state.agents[run.agent_id or ""].host_id or ""
-            self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id}))
-        elif run.agent_id is not None:
-            self.fold.lose(self.state.agents[run.agent_id], "it confirmed no assignment")
+    def _end_grace(self) -> None:
+        """The pause has lasted: what still runs is given up, and will run again."""
+        self.change.end_grace()
+        self.change.recorded["grace_over"] = True
+        for i in sorted(self.state.in_flight):
+            attempt = self._attempt(i)
+            self.fold.cancel.append(attempt)
+            self.change.give_back(attempt)
+            self.trail.returned(attempt, "still running when the pause's grace was over")
+
+    def _expire_in_flight(self) -> None:
+        """Silent agents first: what they had is then no longer in flight, and neither times out nor is sent again."""
+        state = self.state
+        overdue = [i for i in sorted(state.in_flight) if state.tasks[i].due_ms <= self.now_ms]
+        unconfirmed = [i for i in overdue if state.tasks[i].phase is Phase.ASSIGNED]
+        silent = [i for i in unconfirmed if state.tasks[i].resends >= RESENDS_MAX and not self._is_busy(i)]
+        for agent_id in sorted({state.tasks[i].agent_id or "" for i in silent}):
+            self.fold.lose(state.agents[agent_id], "it confirmed no assignment")
+        for i in overdue:
+            run, task = state.tasks[i], state.plan.tasks[i]
+            if run.phase is Phase.RUNNING:
+                why = f"not done {task.timeout_ms / 1000:g} s after its start"
+                self.fold.cancel.append(self._attempt(i))
+                self.fold.fail(i, TASK_TIMEOUT, why, retryable=True)
+            elif run.phase is Phase.ASSIGNED:
+                host_id = state.agents[run.agent_id or ""].host_id or ""
+                self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id}))
 
     def _is_busy(self, i: int) -> bool:
         """Its agent runs other tasks of ours, so that this one may well be waiting there."""
