@@ -21,6 +21,7 @@ import orjson
 from engine.agents.catalogue import hosts_started_here
 from engine.agents.credentials import agent_password, agent_url
 from engine.agents.hostport import FleetPort
+from engine.concurrency import end_all
 from engine.contracts.catalogue import AgentType, Catalogue
 from engine.contracts.hosts import Group, Wanted
 from engine.errors import ConfigurationError, UnavailableError
@@ -116,7 +117,7 @@ class HostFleet:
                     log.warning("fleet.redis_unavailable", error=str(error))
                 await self._wait()
         finally:
-            listener.cancel()
+            await end_all([listener])
             await self._stop_all()
 
     async def round(self) -> None:

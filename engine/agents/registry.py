@@ -80,13 +80,15 @@ class RegistryMonitor:
     async def run(self) -> None:
         """Until cancelled. Leads when no other monitor does; sits out what does not answer."""
         while True:
+            pause_seconds = STANDBY_SECONDS
             try:
                 async with self._maintenance.leader(LEADER) as leading:
                     if leading:
                         await self._lead()
+                        pause_seconds = 0.0
             except EngineError as error:
                 log.warning("registry.interrupted", error=str(error))
-            await asyncio.sleep(0 if self._led_just_now() else STANDBY_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     async def round(self) -> None:
         """Hear what hosts said, write it, tell executions. Raises UnavailableError."""
@@ -114,9 +116,6 @@ class RegistryMonitor:
         ends = time.monotonic() + TERM_SECONDS
         while time.monotonic() < ends:
             await self.round()
-
-    def _led_just_now(self) -> bool:
-        return time.monotonic() - self._round_at < STANDBY_SECONDS
 
     async def _load(self) -> None:
         """Hosts that PostgreSQL knows get a full period; executions are asked about those that went lately."""

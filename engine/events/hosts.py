@@ -89,17 +89,16 @@ class HostStreams:
 
     async def woken(self, timeout_seconds: float) -> None:
         async with _available():
-            if self._subscription is None:
-                subscription = self._redis.pubsub(ignore_subscribe_messages=True)
-                await subscription.subscribe(keys.FLEET_CHANNEL)
-                self._subscription = subscription
             try:
+                if self._subscription is None:
+                    self._subscription = self._redis.pubsub(ignore_subscribe_messages=True)
+                    await self._subscription.subscribe(keys.FLEET_CHANNEL)
                 message: Any = await self._subscription.get_message(
                     ignore_subscribe_messages=True, timeout=timeout_seconds
                 )
                 while message is not None:  # one look answers all that came
                     message = await self._subscription.get_message(ignore_subscribe_messages=True, timeout=0.0)
-            except (RedisError, OSError):
+            except BaseException:
                 await self.close()
                 raise
 
@@ -188,20 +187,22 @@ class HostStreams:
 
 @asynccontextmanager
 async def _available() -> AsyncIterator[None]:
-    """Driver's errors as ours. Also makes good that the client writes under `asyncio.wait_for`, which before Python
-    3.12 swallows a cancellation that comes as the write ends: a loop around it would never stop."""
+    """Driver's errors as ours, and no cancellation lost in the driver: it writes under `asyncio.wait_for`, which before
+    Python 3.12 swallows one that comes as the write ends, and it may raise an error of its own while it closes a
+    connection. A loop around it would then never stop."""
     task = asyncio.current_task()
     cancellations = 0 if task is None else task.cancelling()
     try:
         yield
-        if task is not None and task.cancelling() > cancellations:
-            raise asyncio.CancelledError
     except NoPermissionError as error:
         raise ConfigurationError(
             f"the engine's Redis login may not do this: {error}; give it all keys, channels and the ACL command"
         ) from error
     except (RedisError, OSError, TimeoutError) as error:
         raise UnavailableError(f"Redis does not answer: {type(error).__name__}: {error}") from error
+    finally:
+        if task is not None and task.cancelling() > cancellations:
+            raise asyncio.CancelledError
 
 
 def _text(value: bytes | str) -> str:

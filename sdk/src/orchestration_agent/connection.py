@@ -156,14 +156,16 @@ def _command(client: Redis, *arguments: Any) -> Any:
 
 
 async def _obeying_cancellation(call: Awaitable[Any]) -> Any:
-    """The client writes under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that comes as the
-    write ends. A loop around it would then never stop."""
+    """A cancellation may get lost in the client: it writes under `asyncio.wait_for`, which before Python 3.12 swallows
+    one that comes as the write ends, and it may raise an error of its own while it closes a connection. A loop around
+    it would then never stop."""
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
-    answer = await call
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return answer
+    try:
+        return await call
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _after(entry_id: bytes) -> str:

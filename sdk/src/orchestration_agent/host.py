@@ -356,17 +356,6 @@ class AgentHost:
         return asyncio.get_running_loop().time()
 
 
-async def _end_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel until all have ended: a loop that sits out outages may take a cancellation for one, since the client
-    may raise its own error while it closes a connection."""
-    pending = {task for task in tasks if not task.done()}
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
 def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
     entries = []
     for entry_id, fields in raw:
@@ -378,12 +367,16 @@ def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel them. Functions that resist are left behind after a while."""
+    """Cancel until all have ended: a loop that sits out outages may take a cancellation for one, since the client may
+    raise its own error while it closes a connection. Functions that resist are left behind after a while."""
+    pending = {task for task in tasks if not task.done()}
+    ends = asyncio.get_running_loop().time() + CANCEL_GRACE_SECONDS
+    while pending and asyncio.get_running_loop().time() < ends:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
     for task in tasks:
-        task.cancel()
-    done, _ = await asyncio.wait(tasks, timeout=CANCEL_GRACE_SECONDS)
-    for task in done:
-        if not task.cancelled() and task.exception() is not None:
+        if task.done() and not task.cancelled() and task.exception() is not None:
             logger.debug("%s ended with %r", task.get_name(), task.exception())
 
 

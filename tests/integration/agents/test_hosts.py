@@ -1,6 +1,9 @@
 """A host against a real server."""
 
 import asyncio
+import os
+import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -420,3 +423,46 @@ async def test_a_host_starts_before_its_server_does(server_directory: Path, tena
         await talk.ended("a")
         await client.aclose()
         await server.stop()  # and it leaves although nobody hears it
+
+
+async def test_a_host_process_ends_in_order_when_it_is_asked_to(
+    valkey_server: ValkeyServer, talk: Conversation
+) -> None:
+    variables = {
+        **os.environ,
+        "ORCHESTRATION_AGENT_REDIS_URL": valkey_server.url,
+        "ORCHESTRATION_AGENT_PARENT_PID": str(os.getpid()),
+    }
+    arguments = ["-m", "orchestration_agent", "--entry", "synthetic", "--tenant", talk.tenant, "--types", "synthetic"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, env=variables)
+    await talk.until_host_says(lambda said: said)
+    host_id = (await talk.host_says())[0][1]["host_id"]
+    await talk.assign(host_id, "a", input={"duration_ms": 200})
+    await talk.until(lambda: talk.seen("started", "a"))
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 15) == 0
+    await talk.ended("a")
+    assert (await talk.host_says())[-1][0] == "agent.disconnected"
+
+
+async def test_run_host_serves_until_it_is_interrupted(
+    valkey_server: ValkeyServer, talk: Conversation, tmp_path: Path
+) -> None:
+    program = tmp_path / "agent.py"
+    program.write_text(
+        "from orchestration_agent import Task, run_host\n"
+        "async def work(task: Task):\n    return task.action\n"
+        "run_host(work, types=('actor',), slots=2)\n"
+    )
+    variables = {
+        **os.environ,
+        "ORCHESTRATION_AGENT_REDIS_URL": valkey_server.url,
+        "ORCHESTRATION_AGENT_TENANT": talk.tenant,
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, str(program), env=variables)
+    await talk.until_host_says(lambda said: said)
+    await talk.assign((await talk.host_says())[0][1]["host_id"], "a", action="juggle")
+    await talk.ended("a")
+    assert talk.seen("completed", "a")[0]["result"] == "juggle"
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 15) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestration_agent import HostOptions, process, synthetic
-from orchestration_agent.host import AgentHost
+from orchestration_agent.host import AgentHost, HostGivenUp
 
 
 def test_functions_are_named_by_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +77,20 @@ def test_the_command_says_what_is_wrong_and_does_not_pass_the_address_on(
     arguments = ["--entry", "synthetic", "--tenant", "t", "--types", "a", "--python-path", str(tmp_path)]
     assert process.main(arguments) == 0
     assert sys.path[0] == str(tmp_path)
+
+
+def test_a_host_that_was_given_up_says_so_by_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(host: AgentHost) -> None:
+        raise HostGivenUp("silent for too long")
+
+    monkeypatch.setattr(process, "_serve", serve)
+    monkeypatch.setenv(process.REDIS_URL_VARIABLE, "redis://h")
+    assert process.main(["--entry", "synthetic", "--tenant", "t", "--types", "a"]) == process.EXIT_GIVEN_UP
+
+
+def test_without_uvloop_the_standard_loop_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert process._loop_factory() is None
 
 
 def test_a_host_whose_parent_is_gone_does_not_start() -> None:
