@@ -1,0 +1,63 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.engine import BrokenError
+from benchmarks.results import Row, Target
+from benchmarks.session import Session
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[Session], list[Row]]]:
+    """Benchmarks that need no engine."""
+
+    def rounds(session: Session) -> list[Row]:
+        return [Row("rounds", tuple(float(number) for number in session.rounds("rounds", 10, 3)))]
+
+    def slow(_: Session) -> list[Row]:
+        return [Row("slow", (5.0,), target=Target("p95", 1)), Row("quick", (0.5,), (1.0,), Target("ratio", 1))]
+
+    def broken(_: Session) -> list[Row]:
+        raise BrokenError("no progress")
+
+    table = {"rounds": rounds, "slow": slow, "broken": broken}
+    monkeypatch.setattr(command, "BENCHMARKS", table)
+    return table
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_a_missed_target_is_said_and_is_no_failure(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert command.main(["--only", "slow", "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "missed: slow\n" in shown
+    assert "reached" in shown
+    document = json.loads(file.read_text())
+    assert [row["verdict"] for row in document["rows"]] == ["missed", "reached"]
+    assert document["machine"]["cores"] >= 1
+    assert document["quick"] is False
+
+
+@pytest.mark.usefixtures("benchmarks")
+@pytest.mark.parametrize(("arguments", "rounds"), [((), 10), (("--quick",), 3)])
+def test_a_quick_run_has_fewer_rounds(arguments: tuple[str, ...], rounds: int, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert command.main(["--only", "rounds", "--json", str(file), *arguments]) == 0
+    assert json.loads(file.read_text())["rows"][0]["samples"] == rounds
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_what_breaks_fails_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--only", "broken"]) == 1
+    assert "no progress" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_an_unknown_name_is_answered_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        command.main(["--only", "slow,slower"])
+    assert raised.value.code == 2
+    assert "slower; there are rounds, slow, broken" in capsys.readouterr().err
