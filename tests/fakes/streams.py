@@ -1,0 +1,115 @@
+"""What stands around the bridge and the dispatcher, in memory: Temporal, and the stores that they ask."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from engine.contracts.events import InboxBatch
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import ExecutionInput
+from engine.errors import NotFoundError, UnavailableError
+from engine.ports import StoredBody
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - what fakes record has no event
+            await asyncio.sleep(0.005)
+
+
+async def eventually(probe: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await probe():  # noqa: ASYNC110 - what a server holds has no event
+            await asyncio.sleep(0.005)
+
+
+class FakeLauncher:
+    """A Launcher. `failure` is raised by every call while it is set; `gate` holds signals up while it is clear."""
+
+    def __init__(self) -> None:
+        self.launched: list[ExecutionInput] = []
+        self.signals: list[tuple[str, str, str, tuple[Any, ...]]] = []
+        self.closed: dict[str, ExecutionStatus | None] = {}
+        self.failure: BaseException | None = None
+        self.tried = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def launch(self, launch: ExecutionInput) -> None:
+        self._fail()
+        self.launched.append(launch)
+
+    async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:
+        self._fail()
+        self.signals.append((tenant, str(execution_id), name, args))
+        await self.gate.wait()
+
+    async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
+        self._fail()
+        if str(execution_id) not in self.closed:
+            raise NotFoundError("Temporal has no such execution")
+        return self.closed[str(execution_id)]
+
+    def _fail(self) -> None:
+        self.tried += 1
+        if self.failure is not None:
+            raise self.failure
+
+    def batches(self, execution_id: str) -> list[InboxBatch]:
+        """All that was signalled to it, in order, repeats included."""
+        return [b for _, x, name, args in self.signals if x == execution_id and name == "events" for b in args[0]]
+
+    def entry_ids(self, execution_id: str) -> list[str]:
+        return [batch.entry_id for batch in self.batches(execution_id)]
+
+
+class FakeDispatchStore:
+    """A DispatchStore; `asked` records what dispatch did not know by itself."""
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, StoredBody] = {}
+        self.stored: dict[str, Any] = {}
+        self.payloads: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.down = False
+
+    async def body(self, tenant: str, execution_id: UUID) -> StoredBody:
+        self.asked.append("body")
+        return self.bodies[str(execution_id)]
+
+    async def results(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> dict[str, Any]:
+        self.asked.append("results:" + ",".join(task_ids))
+        return {task_id: self.stored[task_id] for task_id in task_ids if task_id in self.stored}
+
+    async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str:
+        if self.down:
+            raise UnavailableError("PostgreSQL does not answer")
+        reference = "sha256:" + sha256(payload).hexdigest()
+        self.payloads[reference] = payload
+        return reference
+
+    async def payload(self, tenant: str, execution_id: UUID, reference: str) -> bytes:
+        return self.payloads[reference]
+
+
+class FakeClosings:
+    """The part of MaintenanceStore that the bridge and the progress board use."""
+
+    def __init__(self) -> None:
+        self.closed: dict[tuple[str, str], bool] = {}
+        self.progress: list[tuple[str, UUID, str, int, float]] = []
+        self.writes = 0
+        self.failure: Exception | None = None
+
+    async def is_closed(self, tenant: str, execution_id: UUID) -> bool | None:
+        if self.failure is not None:
+            raise self.failure
+        return self.closed.get((tenant, str(execution_id)))
+
+    async def write_progress(self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]) -> None:
+        self.writes += 1
+        if self.failure is not None:
+            raise self.failure
+        self.progress += [(tenant, *update) for update in updates]

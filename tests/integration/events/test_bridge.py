@@ -1,0 +1,448 @@
+"""The bridge on a real Valkey: nothing is acknowledged that no tick consumed, and nothing is lost on the way."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine.contracts.events import AgentEventType
+from engine.contracts.limits import (
+    RESULT_BYTES_MAX,
+    SIGNAL_BYTES_MAX,
+    SIGNALS_UNCOVERED_BYTES_MAX,
+    SIGNALS_UNCOVERED_MAX,
+)
+from engine.errors import NotFoundError, UnavailableError
+from engine.events import bridge as bridge_module
+from engine.events import keys
+from tests.fakes.streams import eventually, until
+from tests.integration.events.crossing import Crossing, completed, started
+
+
+async def test_a_report_is_signalled_and_stays_pending_until_a_tick_consumes_it(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    entry_id = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+    [batch] = crossing.launcher.batches(execution_id)
+    assert (batch.low, batch.fence, batch.partition) == (entry_id, 1, 0)
+    assert batch.events[0].result == 1
+    assert await crossing.pending() == 1
+    await crossing.consume(bridge, execution_id, entry_id)
+    assert await crossing.pending() == 0
+    await until(lambda: not bridge._deliveries)
+    assert bridge._held_bytes == 0
+
+
+async def test_what_arrives_while_a_signal_is_under_way_goes_in_one_signal_and_in_order(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.launcher.gate.clear()
+    entries = [await crossing.report(execution_id, completed("first"))]
+    await until(lambda: len(crossing.launcher.signals) == 1)
+    entries += [await crossing.report(execution_id, completed(f"t{n}")) for n in range(20)]
+    await eventually(lambda: _is(crossing.pending(), 21))
+    await asyncio.sleep(0)
+    crossing.launcher.gate.set()
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == entries)
+    assert len(crossing.launcher.signals) == 2
+    assert {batch.low for batch in crossing.launcher.batches(execution_id)} == {entries[0]}
+
+
+async def _is(value: Any, wanted: object) -> bool:
+    return bool(await value == wanted)
+
+
+async def test_a_tick_of_another_process_is_noticed(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    entry_id = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+    await crossing.consume(None, execution_id, entry_id)
+    await until(lambda: not bridge._deliveries)
+
+
+async def test_a_waiting_tick_gets_events_without_a_signal(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    with crossing.lingering.open(crossing.tenant, execution_id) as seat:
+        entry_id = await crossing.report(execution_id, completed())
+        [batch] = await seat.collect(5.0)
+    assert batch.entry_id == entry_id
+    assert crossing.launcher.signals == []
+    await crossing.consume(bridge, execution_id, entry_id)
+    assert not bridge._deliveries
+
+
+async def test_what_was_handed_over_and_not_consumed_is_signalled(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.events.deliveries.REPEAT_AFTER_SECONDS", 0.2)
+    crossing.start()
+    execution_id = crossing.execution()
+    with crossing.lingering.open(crossing.tenant, execution_id) as seat:
+        entry_id = await crossing.report(execution_id, completed())
+        assert await seat.collect(5.0)
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+
+
+async def test_nothing_overtakes_a_signal_that_is_not_covered(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    first = await crossing.report(execution_id, completed("a"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first])
+    with crossing.lingering.open(crossing.tenant, execution_id) as seat:
+        second = await crossing.report(execution_id, completed("b"))
+        await until(lambda: crossing.launcher.entry_ids(execution_id) == [first, second])
+        assert await seat.collect(0) == []
+
+
+async def test_another_tenant_that_names_an_execution_reaches_neither_its_signals_nor_its_ticks(
+    crossing: Crossing,
+) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    stranger = crossing.tenant + "-x"
+    await crossing.redis.sadd("orc:tenants", stranger)
+    mine = await crossing.report(execution_id, completed("mine"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [mine])
+    with crossing.lingering.open(crossing.tenant, execution_id) as seat:
+        await crossing.report(execution_id, completed("forged"), tenant=stranger)
+        await until(lambda: len(crossing.launcher.signals) == 2)
+        assert await seat.collect(0) == []
+    tenants = [(tenant, args[0][0].events[0].task_id) for tenant, _, _, args in crossing.launcher.signals]
+    assert tenants == [(crossing.tenant, "mine"), (stranger, "forged")]
+    bridge.acknowledged(stranger, execution_id, [mine])
+    assert list(bridge._deliveries[crossing.tenant, execution_id].held) == [mine]
+
+
+async def test_large_results_travel_by_reference_and_small_ones_inline(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, completed("small", "s"), completed("large", "l" * 10_000))
+    await until(lambda: crossing.launcher.batches(execution_id))
+    small, large = crossing.launcher.batches(execution_id)[0].events
+    assert (small.result, small.result_ref) == ("s", None)
+    assert large.result is None
+    assert large.result_ref is not None
+    assert crossing.stores.payloads[large.result_ref] == b'"' + b"l" * 10_000 + b'"'
+
+
+async def test_many_inline_results_of_one_entry_still_fit_into_a_signal(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, *(completed(f"t{n}", f"{n:04}" * 900) for n in range(500)))
+    await until(lambda: crossing.launcher.batches(execution_id))
+    [batch] = crossing.launcher.batches(execution_id)
+    assert len(batch.model_dump_json()) < SIGNALS_UNCOVERED_BYTES_MAX
+    assert sum(len(e.result) for e in batch.events if e.result is not None) <= SIGNAL_BYTES_MAX
+    assert all((e.result is None) != (e.result_ref is None) for e in batch.events)
+
+
+async def test_a_result_above_the_limit_fails_its_attempt_and_stops_nobody(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, completed("huge", "h" * RESULT_BYTES_MAX))
+    await crossing.report(execution_id, completed("next"))
+    await until(lambda: len(crossing.launcher.batches(execution_id)) == 2)
+    huge = crossing.launcher.batches(execution_id)[0].events[0]
+    assert huge.type is AgentEventType.TASK_FAILED
+    assert huge.error is not None
+    assert (huge.error.code, huge.error.retryable) == ("RESULT_TOO_LARGE", False)
+    assert huge.result is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"x": "no-uuid", "b": "[]"}, b"execution_id"),
+        ({"b": "["}, b"execution_id"),
+        ({"nothing": "at all"}, b"execution_id"),
+    ],
+)
+async def test_poison_goes_to_the_dead_letters_with_its_reason(
+    crossing: Crossing, fields: dict[Any, Any], reason: bytes
+) -> None:
+    crossing.start()
+    await crossing.redis.xadd(crossing.stream(), fields)
+    await eventually(crossing.dead_letters)
+    [letter] = await crossing.dead_letters()
+    assert letter[b"partition"] == b"0"
+    assert {name: letter[b"entry:" + name.encode()].decode() for name in fields} == fields
+    assert reason in letter[b"reason"]
+    await eventually(lambda: _is(crossing.waiting(), 0))
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.batches(execution_id))
+
+
+async def test_an_entry_in_another_partition_than_its_executions_is_a_dead_letter(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution(1)
+    fields: dict[Any, Any] = {"x": execution_id, "b": b"[]"}
+    await crossing.redis.xadd(crossing.stream(0), fields)
+    await eventually(crossing.dead_letters)
+    assert b"belongs into partition 1" in (await crossing.dead_letters())[0][b"reason"]
+    assert crossing.launcher.signals == []
+
+
+async def test_reports_that_fit_into_no_signal_are_dead_letters(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    error = {"code": "X", "message": "m" * 2000, "retryable": False}
+    failed = [completed(f"{n}", type="agent.task_failed", result=None, error=error) for n in range(800)]
+    await crossing.report(execution_id, *failed)
+    await eventually(crossing.dead_letters)
+    assert b"more than a signal can carry" in (await crossing.dead_letters())[0][b"reason"]
+
+
+async def test_progress_is_noted_and_acknowledged_at_once(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, {"type": "agent.task_progress", "task_id": "a", "at_ms": 1, "progress": 0.5})
+    await until(lambda: crossing.closings.progress)
+    await eventually(lambda: _is(crossing.waiting(), 0))
+    assert crossing.launcher.signals == []
+
+
+async def test_reports_about_a_closed_execution_are_late_and_acknowledged(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    crossing.closings.closed[crossing.tenant, execution_id] = True
+    crossing.launcher.failure = NotFoundError("no open run")
+    await crossing.report(execution_id, completed())
+    await eventually(lambda: _is(crossing.waiting(), 0))
+    assert await crossing.dead_letters() == []
+    await until(lambda: not bridge._deliveries)
+
+
+async def test_reports_about_an_execution_that_temporal_misses_are_held_until_it_is_there(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 1)
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.closings.closed[crossing.tenant, execution_id] = False
+    crossing.launcher.failure = NotFoundError("no open run")
+    entry_id = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.tried >= 2)
+    assert await crossing.waiting() == 1
+    crossing.launcher.failure = None
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+
+
+async def test_reports_about_an_execution_that_nobody_knows_become_dead_letters_after_some_tries(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 2)
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    crossing.launcher.failure = NotFoundError("no open run")
+    await crossing.report(execution_id, completed())
+    await eventually(crossing.dead_letters)
+    assert crossing.launcher.tried == 2
+    assert (await crossing.dead_letters())[0][b"reason"] == b"no such execution"
+    await until(lambda: not bridge._deliveries)
+
+
+async def test_not_knowing_whether_an_execution_is_closed_buries_nothing(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 1)
+    crossing.start()
+    crossing.closings.failure = UnavailableError("PostgreSQL does not answer")
+    crossing.launcher.failure = NotFoundError("no open run")
+    await crossing.report(crossing.execution(), completed())
+    await until(lambda: crossing.launcher.tried >= 2)
+    assert await crossing.waiting() == 1
+    assert await crossing.dead_letters() == []
+
+
+@pytest.mark.parametrize("failure", [UnavailableError("away"), TimeoutError(), ValueError("cannot be written")])
+async def test_a_signal_that_fails_is_sent_again(
+    crossing: Crossing, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "SIGNAL_TIMEOUT_SECONDS", 0.5)
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.launcher.failure = failure
+    entry_id = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.tried >= 1)
+    crossing.launcher.failure = None
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+
+
+async def test_a_signal_that_hangs_is_given_up_and_sent_again(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "SIGNAL_TIMEOUT_SECONDS", 0.1)
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.launcher.gate.clear()
+    entry_id = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id] * 2)
+
+
+async def test_a_large_result_waits_for_the_database_and_keeps_its_place(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.stores.down = True
+    entries = [
+        await crossing.report(execution_id, completed("large", "l" * 10_000)),
+        await crossing.report(execution_id, completed("small")),
+    ]
+    await eventually(lambda: _is(crossing.pending(), 2))
+    crossing.stores.down = False
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == entries)
+
+
+async def test_started_alone_waits_a_moment_and_goes_with_what_follows(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    began_at = time.monotonic()
+    await crossing.report(execution_id, started())
+    await until(lambda: crossing.launcher.batches(execution_id))
+    assert time.monotonic() - began_at >= 0.1
+
+
+async def test_a_successor_takes_over_what_a_dead_bridge_had_read_before_anything_new(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.events.partitions.LEASE_MS", 300)
+    monkeypatch.setattr("engine.events.partitions.RENEW_SECONDS", 0.1)
+    dead = crossing.start()
+    execution_id = crossing.execution()
+    first = await crossing.report(execution_id, completed("a"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first])
+    await crossing.kill(dead)
+    second = await crossing.report(execution_id, completed("b"))
+    crossing.launcher.signals.clear()
+    crossing.start()
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first, second])
+    batches = crossing.launcher.batches(execution_id)
+    assert [batch.fence for batch in batches] == [2, 2]
+    assert {batch.low for batch in batches} == {first}
+
+
+async def test_a_bridge_that_lost_its_partition_lets_go_of_what_it_held(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.events.partitions.RENEW_SECONDS", 0.05)
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.batches(execution_id))
+    for partition in range(2):
+        await crossing.redis.set(keys.partition_owner(partition), "another")
+    await until(lambda: not bridge._deliveries)
+    assert bridge._held_bytes == 0
+    assert await crossing.pending() == 1
+
+
+async def test_what_a_stopped_process_read_after_its_successor_took_over_is_written_again(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "STRAYS_CHECK_SECONDS", 0.1)
+    crossing.start()
+    execution_id = crossing.execution()
+    entry_id = await crossing.report(execution_id, completed("a"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
+    names: dict[Any, Any] = {crossing.stream(): ">"}
+    async with crossing.redis.pipeline(transaction=True) as pipe:
+        fields: dict[Any, Any] = {"x": execution_id, "b": b'[{"type":"agent.task_completed","task_id":"b","at_ms":1}]'}
+        pipe.xadd(crossing.stream(), fields)
+        pipe.xreadgroup(keys.GROUP, "stale-owner", names)
+        stray_id, _ = await pipe.execute()
+    await until(lambda: len(crossing.launcher.entry_ids(execution_id)) == 2)
+    again = crossing.launcher.batches(execution_id)[1]
+    assert again.entry_id > stray_id.decode()
+    assert again.events[0].task_id == "b"
+    assert await crossing.waiting() == 2
+
+
+async def test_a_group_that_is_gone_is_made_again(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    first = await crossing.report(execution_id, completed())
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first])
+    await crossing.redis.delete(crossing.stream())
+    second = await crossing.report(execution_id, completed())
+    await until(lambda: second in crossing.launcher.entry_ids(execution_id))
+
+
+async def test_reading_goes_on_after_a_lost_answer_and_in_order(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server carried the read out, and the answer was lost on the way."""
+    bridge = crossing.bridge()
+    read = bridge._reader.xreadgroup
+    lost: list[Any] = []
+
+    async def losing(*args: Any, **options: Any) -> Any:
+        answer = await read(*args, **options)
+        if answer and not lost:
+            lost.append(answer)
+            raise RedisConnectionError("Connection closed by server.")
+        return answer
+
+    monkeypatch.setattr(bridge._reader, "xreadgroup", losing)
+    execution_id = crossing.execution()
+    crossing._running[bridge] = asyncio.create_task(bridge.run())
+    await until(lambda: bridge._recovered)
+    first = await crossing.report(execution_id, completed("a"))
+    await until(lambda: lost)
+    second = await crossing.report(execution_id, completed("b"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first, second])
+
+
+async def test_a_full_memory_stops_reading_until_something_is_consumed(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "HELD_BYTES_MAX", 2_000)
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    first = await crossing.report(execution_id, completed("a"))
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first])
+    second = await crossing.report(execution_id, completed("b"))
+    await asyncio.sleep(0.3)
+    assert crossing.launcher.entry_ids(execution_id) == [first]
+    await crossing.consume(bridge, execution_id, first)
+    await until(lambda: crossing.launcher.entry_ids(execution_id) == [first, second])
+
+
+async def test_ten_thousand_entries_that_nobody_covers_stay_within_the_credit(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    execution_id = crossing.execution()
+    for _ in range(20):
+        async with crossing.redis.pipeline(transaction=False) as pipe:
+            for n in range(500):
+                fields: dict[Any, Any] = {
+                    "x": execution_id,
+                    "b": b'[{"type":"agent.task_completed","task_id":"%d","at_ms":1,"result":"%s"}]' % (n, b"r" * 300),
+                }
+                pipe.xadd(crossing.stream(), fields)
+            await pipe.execute()
+    began_at = time.monotonic()
+    await until(lambda: len(_held(bridge, crossing.tenant, execution_id)) == 10_000, 60.0)
+    within_five_seconds = time.monotonic() - began_at < 4.0
+    signals = len(crossing.launcher.signals)
+    batches = crossing.launcher.batches(execution_id)
+    assert signals <= SIGNALS_UNCOVERED_MAX * (1 if within_five_seconds else 3)
+    if within_five_seconds:
+        assert sum(len(batch.model_dump_json()) for batch in batches) <= 2 * SIGNALS_UNCOVERED_BYTES_MAX
+        assert len(batches) < 10_000
+    assert [b.entry_id for b in batches[:2]] == list(_held(bridge, crossing.tenant, execution_id))[:2]
+
+
+def _held(bridge: bridge_module.Bridge, tenant: str, execution_id: str) -> dict[str, Any]:
+    deliveries = bridge._deliveries.get((tenant, execution_id))
+    return {} if deliveries is None else dict(deliveries.held)
+
+
+async def test_an_orderly_stop_releases_the_partitions(crossing: Crossing) -> None:
+    bridge = crossing.start()
+    await until(lambda: len(bridge._leases.fences) == 2)
+    await crossing.stop(bridge)
+    assert await crossing.redis.exists(keys.partition_owner(0), keys.partition_owner(1)) == 0
