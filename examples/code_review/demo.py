@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from cli.engine_process import own_engine
 from cli.tables import describe_error
 from cli.watch import ExecutionWatch
 from engine.contracts.plan import Plan
-from engine.errors import ConfigurationError, UnavailableError
+from engine.errors import ConfigurationError, InvalidTransitionError, UnavailableError
 from examples.code_review.chronicle import Takeover, compare, completed_once, find_takeover, read_runs
 from examples.code_review.lint import LintError, ruff_program
 from examples.code_review.repository import Repository, RepositoryError
@@ -66,7 +67,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> int:
         console.print(line, markup=False)
     console.print("\nStarting the engine: PostgreSQL, Valkey, Temporal, gateway, worker, agent hosts", style="bold")
     with own_engine(options.data_dir, CATALOGUE) as connection, EngineClient(connection) as client:
-        _stop_leftovers(client, console)
+        stop_leftovers(client, console)
         show = _Show(options, console, client, connection, plan)
         good = show.run(definition)
         console.print(f"\n{time.monotonic() - began:.1f} s from the start of the demo.")
@@ -94,12 +95,13 @@ def _check(options: DemoOptions) -> str:
         raise ConfigurationError(f"{error}; a review needs git, ruff, and a repository with a commit") from error
 
 
-def _stop_leftovers(client: EngineClient, console: Console) -> None:
+def stop_leftovers(client: EngineClient, console: Console) -> None:
     """Executions of a demo that was interrupted would go on now, beside the new one."""
     for status in ("planning", "executing", "paused"):
         for item in client.get("/api/v1/executions", status=status, limit=PAGE_SIZE)["items"]:
             say(console, f"cancelling execution {item['execution_id']}, which an earlier demo left behind")
-            client.call("workflow.cancel", {"execution_id": item["execution_id"]})
+            with suppress(InvalidTransitionError):  # it has ended meanwhile
+                client.call("workflow.cancel", {"execution_id": item["execution_id"]})
 
 
 class _Show:

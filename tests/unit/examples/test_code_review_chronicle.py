@@ -22,7 +22,7 @@ from engine.contracts.plan import Plan
 from engine.errors import ConfigurationError, UnavailableError
 from examples.code_review.__main__ import main
 from examples.code_review.chronicle import compare, completed_once, find_takeover, read_runs
-from examples.code_review.demo import CATALOGUE, TARGET_TASK, WORKFLOW, DemoOptions, run_demo
+from examples.code_review.demo import CATALOGUE, TARGET_TASK, WORKFLOW, DemoOptions, run_demo, stop_leftovers
 from examples.code_review.sabotage import Saboteur
 from examples.code_review.screen import follow, show_head
 from planner.parse import parse_definition
@@ -219,6 +219,26 @@ class TestDemo:
         assert "a review needs git, ruff, and a repository with a commit" in capsys.readouterr().err
         assert signal.getsignal(signal.SIGTERM) is before
         assert not (tmp_path / "data").exists()
+
+    def test_what_an_earlier_demo_left_is_cancelled_even_if_it_ends_meanwhile(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        cancelled: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            if request.method == "GET":
+                left = {"executing": ["e-1"], "paused": ["e-2"]}.get(request.url.params["status"], [])
+                items = [{"execution_id": execution_id} for execution_id in left]
+                return httpx.Response(200, json={"items": items, "next_page_token": None})
+            call = json.loads(request.content)
+            cancelled.append(call["params"]["execution_id"])
+            error = {"code": -32007, "message": "it is completed"}
+            outcome = {"error": error} if call["params"]["execution_id"] == "e-1" else {"result": {}}
+            return httpx.Response(200, json={"jsonrpc": "2.0", "id": call["id"], **outcome})
+
+        stop_leftovers(EngineClient(Connection("http://engine", "t"), httpx.MockTransport(answer)), Console(width=200))
+        assert cancelled == ["e-1", "e-2"]
+        assert "cancelling execution e-1" in capsys.readouterr().out
 
     def test_a_terminal_shows_the_board_and_notices_above_it(self, capsys: pytest.CaptureFixture[str]) -> None:
         console = Console(force_terminal=True, width=100, color_system=None)
