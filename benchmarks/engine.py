@@ -22,6 +22,7 @@ from benchmarks.results import NANOSECONDS_PER_MS
 STOP_TIMEOUT_SECONDS: Final = 60.0
 REQUEST_TIMEOUT_SECONDS: Final = 60.0
 RUN_TIMEOUT_SECONDS: Final = 120.0
+IDLE_SECONDS_MAX: Final = 2.0
 PAGE_SIZE: Final = 1_000
 CLOSED: Final = frozenset({"completed", "failed", "cancelled"})
 
@@ -46,6 +47,7 @@ class Api:
         self._connection = http.client.HTTPConnection(address.hostname, address.port, timeout=REQUEST_TIMEOUT_SECONDS)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._ids = itertools.count(1)
+        self._used = time.monotonic()
 
     def close(self) -> None:
         self._connection.close()
@@ -53,6 +55,7 @@ class Api:
     def call(self, method: str, params: dict[str, Any]) -> Answer:
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         body = json.dumps(request).encode()
+        self._renew()
         began = time.perf_counter_ns()
         self._connection.request("POST", "/api/v1/jsonrpc", body, self._headers)
         answer = self._connection.getresponse().read()
@@ -62,7 +65,16 @@ class Api:
             raise BrokenError(f"{method}: {document.get('error')}")
         return Answer(document["result"], latency_ms)
 
+    def _renew(self) -> None:
+        """The gateway closes a connection that was idle for a while, as servers do."""
+        now = time.monotonic()
+        if now - self._used > IDLE_SECONDS_MAX:
+            self._connection.close()
+            self._connection.connect()
+        self._used = now
+
     def get(self, path: str) -> dict[str, Any]:
+        self._renew()
         self._connection.request("GET", path, headers=self._headers)
         response = self._connection.getresponse()
         document: dict[str, Any] = json.loads(response.read())

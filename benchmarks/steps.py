@@ -68,7 +68,7 @@ def _alternating(
     session: Session, what: str, graph: Dependencies, agents: int, rounds: tuple[int, int], poll_seconds: float
 ) -> tuple[list[RunTimes], list[RunTimes]]:
     workflow_id = session.api.create(definition(graph, agents)).result["workflow_id"]
-    for _ in session.rounds(f"{what}: warming up", 2, 2):
+    for _ in session.rounds(f"{what}: warming up", 1, 1):
         _run(session.api, workflow_id, poll_seconds)
         session.baseline.run(graph)
     ours: list[RunTimes] = []
