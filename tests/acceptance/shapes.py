@@ -1,0 +1,27 @@
+"""Graphs that the tests run, as dependencies by task id, and as tasks for a definition."""
+
+from typing import Any
+
+Dependencies = dict[str, list[str]]
+
+
+def chain(length: int) -> Dependencies:
+    return {f"t{n}": [f"t{n - 1}"] if n else [] for n in range(length)}
+
+
+def braid(width: int, length: int) -> Dependencies:
+    """Chains side by side, tied together by a first and a last task."""
+    graph: Dependencies = {"first": []}
+    for lane in range(width):
+        for step in range(length):
+            graph[f"l{lane}s{step}"] = [f"l{lane}s{step - 1}"] if step else ["first"]
+    graph["last"] = [f"l{lane}s{length - 1}" for lane in range(width)]
+    return graph
+
+
+def tasks(graph: Dependencies, **fields: Any) -> list[dict[str, Any]]:
+    return [{"id": task_id, "depends_on": needed, **fields} for task_id, needed in graph.items()]
+
+
+def lasting(duration_ms: int) -> dict[str, Any]:
+    return {"duration_ms": duration_ms}
