@@ -1,0 +1,262 @@
+"""What a committed tick puts into hosts' streams, seen through the server-side function that it calls."""
+
+import asyncio
+from typing import Any, cast
+from uuid import uuid4
+
+import orjson
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine.contracts.execution import ExecutionStatus
+from engine.contracts.kernel import Attempt, Delta, Done, Failed, Rewind, TaskResult, TickProposal
+from engine.errors import UnavailableError
+from engine.events import dispatch, keys
+from engine.events.dispatch import Dispatcher
+from engine.events.functions import Functions
+from engine.ports import StoredBody
+from tests.fakes.streams import FakeDispatchStore
+
+EXECUTION = str(uuid4())
+
+
+class FakeFunctions:
+    """Takes `orc_write_tick` apart again."""
+
+    def __init__(self) -> None:
+        self.writes: list[tuple[int, list[str], list[tuple[str, dict[str, Any]]]]] = []
+        self.failure: Exception | None = None
+        self.hangs = False
+
+    async def call(self, name: str, stream_keys: list[str], args: list[Any]) -> int:
+        assert name == "orc_write_tick"
+        if self.failure is not None:
+            raise self.failure
+        if self.hangs:
+            await asyncio.Event().wait()
+        tick_key, partition, *streams = stream_keys
+        assert tick_key == keys.tick_key("t", EXECUTION)
+        assert partition == keys.partition_stream("t", 3)
+        tick, _, group, acks = args[:4]
+        assert group == keys.GROUP
+        bodies = args[4 + acks :]
+        hosts = [stream.removeprefix("orc:{t}:tasks:") for stream in streams]
+        documents = [(host, orjson.loads(body)) for host, body in zip(hosts, bodies, strict=True)]
+        self.writes.append((tick, list(args[4 : 4 + acks]), documents))
+        return 1
+
+    @property
+    def documents(self) -> list[tuple[str, dict[str, Any]]]:
+        return [document for _, _, documents in self.writes for document in documents]
+
+
+class Desk:
+    """A dispatcher with its surroundings, for an execution of `count` tasks, each but the first depending on `a0`."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.functions = FakeFunctions()
+        self.store = FakeDispatchStore()
+        self.store.bodies[EXECUTION] = body(EXECUTION, count)
+        self.dispatcher = Dispatcher(cast(Functions, self.functions), self.store)
+
+    async def write(self, *ticks: Delta, own: bool = True, **fields: Any) -> list[tuple[str, dict[str, Any]]]:
+        before = len(self.functions.documents)
+        values: dict[str, Any] = {"epoch": 1, "delta": ticks[0], "hosts": {"a-1": "h1", "a-2": "h2"}, **fields}
+        proposal = TickProposal(
+            tenant="t", execution_id=EXECUTION, workflow_id="w", trace_id="tr", tick=ticks[0].tick, base_tick=0,
+            partition=3, **values,
+        )  # fmt: skip
+        await self.dispatcher.write(proposal, ticks, own=own)
+        return self.functions.documents[before:]
+
+
+def body(execution_id: str, count: int) -> StoredBody:
+    tasks: list[dict[str, Any]]
+    tasks = [{"id": f"a{n}", "agent": "coder", "input": {"n": n}, "depends_on": ["a0"] if n else []}
+             for n in range(count)]  # fmt: skip
+    tasks[0] = {"id": "a0", "agent": "coder", "action": "open", "timeout_seconds": 7}
+    return StoredBody(
+        execution_id=execution_id, workflow_id="w", input_data={"in": 1}, definition={"tasks": tasks}, trace_id="tr"
+    )
+
+
+def assign(task_id: str, host_id: str = "h1", attempt: int = 1) -> Attempt:
+    return Attempt(task_id=task_id, agent_id="a-1", attempt=attempt, host_id=host_id)
+
+
+def done(task_id: str, agent_id: str = "a-1") -> Done:
+    return Done(task_id=task_id, attempt=1, agent_id=agent_id, started_at_ms=1, at_ms=2)
+
+
+def tick(number: int = 1, **fields: Any) -> Delta:
+    return Delta(tick=number, at_ms=1, **fields)
+
+
+async def test_an_assignment_says_all_that_an_agent_needs() -> None:
+    [(host, document)] = await Desk().write(tick(assigned=(assign("a0"),)))
+    assert host == "h1"
+    assert document == {
+        "v": 1, "execution_id": EXECUTION, "workflow_id": "w", "trace_id": "tr", "tick": 1,
+        "reply_to": "orc:{t}:in:3", "input": {"in": 1},
+        "assign": [{"task_id": "a0", "agent_id": "a-1", "role": "coder", "epoch": 1, "attempt": 1, "action": "open",
+                    "input": {}, "results": {}, "timeout_seconds": 7}],
+    }  # fmt: skip
+
+
+async def test_each_host_gets_one_entry_with_its_own() -> None:
+    documents = await Desk().write(tick(assigned=(assign("a0"), assign("a1", "h2")), resent=(assign("a2"),)))
+    assert [(host, [a["task_id"] for a in d["assign"]]) for host, d in documents] == [
+        ("h1", ["a0", "a2"]), ("h2", ["a1"])]  # fmt: skip
+
+
+async def test_many_assignments_go_in_entries_of_two_hundred_and_notices_in_the_first() -> None:
+    assigned = tuple(assign(f"a{n}") for n in range(1, 451))
+    documents = await Desk(500).write(tick(assigned=assigned, done=(done("a0"),)))
+    assert [len(d["assign"]) for _, d in documents] == [200, 200, 50]
+    assert [d.get("consumed") for _, d in documents] == [[["a0", 1, 1]], None, None]
+    assert [a["task_id"] for _, d in documents for a in d["assign"]] == [f"a{n}" for n in range(1, 451)]
+
+
+async def test_results_of_dependencies_come_from_memory_and_else_from_the_store() -> None:
+    desk = Desk()
+    results = (TaskResult(task_id="a0", attempt=1, result="fresh"),)
+    [(_, document)] = await desk.write(tick(assigned=(assign("a1"),)), results=results)
+    assert document["assign"][0]["results"] == {"a0": "fresh"}
+    assert desk.store.asked == ["body"]
+    other = Desk()
+    other.store.stored["a0"] = "stored"
+    by_reference = (TaskResult(task_id="a0", attempt=1, result_ref="sha256:1"),)
+    [(_, document)] = await other.write(tick(assigned=(assign("a1"),)), results=by_reference)
+    assert document["assign"][0]["results"] == {"a0": "stored"}
+    assert other.store.asked == ["body", "results:a0"]
+
+
+async def test_results_of_a_tick_that_was_not_stored_are_not_believed() -> None:
+    desk = Desk()
+    desk.store.stored["a0"] = "stored"
+    results = (TaskResult(task_id="a0", attempt=1, result="proposed"),)
+    [(_, document)] = await desk.write(tick(assigned=(assign("a1"),)), results=results, own=False)
+    assert document["assign"][0]["results"] == {"a0": "stored"}
+
+
+async def test_hosts_are_told_what_was_consumed_and_what_to_stop() -> None:
+    failed = Failed(task_id="a1", attempt=1, agent_id="a-2", code="X", message="", at_ms=1)
+    cancelled = (Attempt(task_id="a2", agent_id="a-2", attempt=4), Attempt(task_id="a2", agent_id="lost", attempt=1))
+    documents = dict(
+        await Desk().write(tick(done=(done("a0"), done("a2", "lost")), failed=(failed,)), cancel=cancelled)
+    )
+    assert documents["h1"]["consumed"] == [["a0", 1, 1]]
+    assert documents["h2"]["consumed"] == [["a1", 1, 1]]
+    assert documents["h2"]["cancel"] == [["a2", 1, 4]]
+
+
+@pytest.mark.parametrize(
+    ("status", "control"),
+    [
+        (ExecutionStatus.EXECUTING, "run"),
+        (ExecutionStatus.PAUSED, "pause"),
+        (ExecutionStatus.COMPLETED, "cancel"),
+        (ExecutionStatus.FAILED, "cancel"),
+        (ExecutionStatus.CANCELLED, "cancel"),
+    ],
+)
+async def test_a_change_of_status_reaches_every_host_once(status: ExecutionStatus, control: str) -> None:
+    documents = await Desk().write(tick(status=status), hosts={"a-1": "h1", "a-3": "h1", "a-2": "h2"})
+    assert [(host, document["control"]) for host, document in documents] == [("h1", control), ("h2", control)]
+
+
+async def test_back_in_planning_says_nothing() -> None:
+    assert await Desk().write(tick(status=ExecutionStatus.PLANNING)) == []
+
+
+async def test_a_rewind_stops_attempts_of_the_old_epoch_and_starts_those_of_the_new() -> None:
+    rewind = Rewind(checkpoint_id="c", epoch=3, tasks=("a0",))
+    cancel = (Attempt(task_id="a0", agent_id="a-1", attempt=2),)
+    [(_, document)] = await Desk().write(tick(rewind=rewind, assigned=(assign("a0"),)), epoch=3, cancel=cancel)
+    assert document["cancel"] == [["a0", 2, 2]]
+    assert document["assign"][0]["epoch"] == 3
+
+
+async def test_stored_ticks_are_redone_under_the_epoch_that_they_had() -> None:
+    """The proposal of a run that fell behind knows nothing of a rewind that is stored."""
+    rewind = Rewind(checkpoint_id="c", epoch=2, tasks=("a0",))
+    ticks = (
+        tick(1, assigned=(assign("a0"),)),
+        tick(2, rewind=rewind, assigned=(assign("a0", attempt=2),)),
+        tick(3, done=(done("a0"),)),
+    )
+    documents = await Desk().write(*ticks, own=False)
+    assert [d["assign"][0]["epoch"] for _, d in documents[:2]] == [1, 2]
+    assert documents[2][1]["consumed"] == [["a0", 2, 1]]
+
+
+async def test_a_rewind_that_was_proposed_and_not_stored_does_not_count() -> None:
+    desk = Desk()
+    proposed = tick(1, rewind=Rewind(checkpoint_id="c", epoch=2, tasks=()))
+    [(_, document)] = await desk.write(tick(1, assigned=(assign("a0"),)), own=False, delta=proposed, epoch=2)
+    assert document["assign"][0]["epoch"] == 1
+
+
+async def test_own_ticks_acknowledge_repeats_too_and_stored_ones_what_they_consumed() -> None:
+    desk = Desk()
+    await desk.write(tick(consumed=("1-0",)), acknowledge=("1-0", "0-9"))
+    await desk.write(tick(consumed=("1-0",)), tick(2, consumed=("2-0",)), own=False, acknowledge=("7-0",))
+    assert [acks for _, acks, _ in desk.functions.writes] == [["1-0", "0-9"], ["1-0"], ["2-0"]]
+
+
+async def test_cancellations_belong_to_the_own_tick_only() -> None:
+    documents = await Desk().write(
+        tick(done=(done("a0"),)), own=False, cancel=(Attempt(task_id="a1", agent_id="a-1", attempt=1),)
+    )
+    assert "cancel" not in documents[0][1]
+
+
+async def test_a_tick_that_has_nothing_to_say_writes_nothing() -> None:
+    desk = Desk()
+    assert await desk.write(tick()) == []
+    assert desk.functions.writes == []
+
+
+@pytest.mark.parametrize("failure", [RedisConnectionError("gone"), OSError("gone")])
+async def test_without_redis_the_tick_is_to_be_tried_again(failure: Exception) -> None:
+    desk = Desk()
+    desk.functions.failure = failure
+    with pytest.raises(UnavailableError):
+        await desk.write(tick(consumed=("1-0",)), acknowledge=("1-0",))
+
+
+async def test_a_hanging_redis_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "WRITE_TIMEOUT_SECONDS", 0.01)
+    desk = Desk()
+    desk.functions.hangs = True
+    with pytest.raises(UnavailableError, match="TimeoutError"):
+        await desk.write(tick(consumed=("1-0",)), acknowledge=("1-0",))
+
+
+async def test_a_closed_execution_is_forgotten() -> None:
+    desk = Desk()
+    await desk.write(tick(assigned=(assign("a0"),)), results=(TaskResult(task_id="a0", attempt=1, result=1),))
+    memory = desk.dispatcher._memory
+    assert memory.bodies
+    assert memory.results
+    await desk.write(tick(2, status=ExecutionStatus.COMPLETED))
+    assert (memory.bodies, memory.results, memory._tasks_held, memory._results_held) == ({}, {}, 0, 0)
+
+
+def test_memory_is_bounded_over_all_executions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "BODIES_MAX", 3)
+    monkeypatch.setattr(dispatch, "BODY_TASKS_MAX", 25)
+    monkeypatch.setattr(dispatch, "RESULTS_MAX", 10)
+    memory = dispatch._Memory()
+    for n in range(5):
+        memory.remember_body(str(n), body(str(n), 10))
+        memory.learn(str(n), 1, {f"a{i}": i for i in range(4)})
+        memory.learn(str(n), 1, {"a0": "again"})
+    assert list(memory.bodies) == ["3", "4"]
+    assert [key for key, _ in memory.results] == ["3", "4"]
+    assert memory._results_held == 8
+    memory.remember_body("huge", body("huge", 100))
+    assert list(memory.bodies) == ["huge"], "the one in use stays, whatever its size"
+    for n in range(5):
+        memory.remember_body(str(n), body(str(n), 1))
+    assert len(memory.bodies) == 3
