@@ -335,6 +335,7 @@ class ExecutionWorkflow:
             execution_id=self._launch.execution_id,
             roles=self._launch.plan.roles,
             agent_ids=agent_ids,
+            bound={a.agent_id: a.host_id for _, a in sorted(self._state.agents.items()) if a.host_id is not None},
             wait_seconds=wait_seconds,
         )
 
@@ -358,7 +359,8 @@ class ExecutionWorkflow:
                 result_type=BindResult,
                 start_to_close_timeout=timedelta(seconds=ALLOCATION_WAIT_SECONDS + 15),
                 heartbeat_timeout=timedelta(seconds=10),
-                retry_policy=RetryPolicy(initial_interval=timedelta(seconds=1), maximum_attempts=3),
+                # Waiting for a host ends by itself. What fails here is the worker or a server, and that passes.
+                retry_policy=PATIENT_RETRIES,
                 summary=f"hosts for {len(agent_ids)} agents",
             )
         except ActivityError as error:

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from heapq import heapify, heapreplace
 from typing import Final, TypeVar
 from zlib import crc32
 
@@ -99,20 +100,29 @@ def _roles_of(request: BindRequest) -> dict[str, KernelRole]:
 
 
 def _spread(request: BindRequest, roles: dict[str, KernelRole], live: dict[str, list[HostRecord]]) -> BindResult:
-    """Agents go around the hosts. Executions begin at different ones: small ones must not all meet at the first."""
+    """Each agent goes to the host that serves the fewest of this execution's agents, those bound before included.
+
+    Executions begin at different hosts: small ones must not all meet at the first.
+    """
     offset = crc32(request.execution_id.encode())
     asked = None if request.agent_ids is None else set(request.agent_ids)
+    load = Counter(host for agent_id, host in request.bound.items() if asked is None or agent_id not in asked)
     bindings: list[AgentBinding] = []
     missing: list[str] = []
     for name, role in roles.items():
         hosts = live[name]
-        for number, agent_id in enumerate(agent_ids(name, role.count)):
+        heap = [(load[host.host_id], (n - offset) % len(hosts), n) for n, host in enumerate(hosts)]
+        heapify(heap)
+        for agent_id in agent_ids(name, role.count):
             if asked is not None and agent_id not in asked:
                 continue
             if not hosts:
                 missing.append(agent_id)
                 continue
-            host = hosts[(number + offset) % len(hosts)]
+            serving, turn, n = heap[0]
+            heapreplace(heap, (serving + 1, turn, n))
+            host = hosts[n]
+            load[host.host_id] += 1
             bindings.append(AgentBinding(agent_id=agent_id, role=name, host_id=host.host_id, slots=host.slots))
     return BindResult(bindings=tuple(bindings), missing=tuple(missing))
 

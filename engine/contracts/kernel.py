@@ -209,6 +209,7 @@ class BindRequest(Model):
     execution_id: str
     roles: dict[str, KernelRole]
     agent_ids: tuple[str, ...] | None = Field(None, description="only these; None for all")
+    bound: dict[str, str] = Field(default_factory=dict, description="host of each agent that has one already")
     wait_seconds: float = 0.0
 
 

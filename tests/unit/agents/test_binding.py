@@ -87,12 +87,15 @@ async def test_other_tenants_hosts_are_not_there() -> None:
     assert (await World("h1").binder.bind(request(tenant="other"))).missing == ("worker-1",)
 
 
-async def test_only_the_agents_asked_for_are_bound_and_to_the_same_hosts_as_with_all() -> None:
-    world = World("h1", "h2", "h3")
-    everybody = request(count=3)
-    some = everybody.model_copy(update={"agent_ids": ("worker-2",)})
-    (binding,) = (await world.binder.bind(some)).bindings
-    assert binding in (await world.binder.bind(everybody)).bindings
+async def test_only_the_agents_asked_for_are_bound() -> None:
+    result = await World("h1", "h2").binder.bind(request(count=4, only=("worker-3",)))
+    assert [b.agent_id for b in result.bindings] == ["worker-3"]
+
+
+async def test_an_agent_that_lost_its_host_goes_where_the_fewest_of_the_others_are() -> None:
+    asked = request(count=3, only=("worker-1",)).model_copy(update={"bound": {"worker-2": "h1", "worker-3": "h2"}})
+    result = await World("h1", "h2", "new").binder.bind(asked)
+    assert [(b.agent_id, b.host_id) for b in result.bindings] == [("worker-1", "new")]
 
 
 async def test_roles_without_an_agent_asked_for_are_left_alone() -> None:
