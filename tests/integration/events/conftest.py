@@ -9,7 +9,7 @@ from engine.embedded.valkey import ValkeyServer
 from engine.events.connection import connect
 from engine.events.functions import Functions
 from engine.settings import Settings
-from tests.integration.events.crossing import Crossing
+from tests.integration.events.crossing import Crossing, close_for_good
 
 DATABASE = 7
 
@@ -25,7 +25,7 @@ async def redis(redis_settings: Settings) -> AsyncIterator[Redis]:
     await client.flushdb()
     await Functions(client).load()
     yield client
-    await client.aclose()
+    await close_for_good(client)
 
 
 @pytest.fixture

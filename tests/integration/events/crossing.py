@@ -73,7 +73,7 @@ class Crossing:
             await self.stop(bridge)
         await self.feed.close()
         for reader in self._readers:
-            await reader.aclose()
+            await close_for_good(reader)
 
     # What agents and ticks do ----------------------------------------------------------------------------------
 
@@ -115,6 +115,13 @@ class Crossing:
     async def dead_letters(self) -> list[dict[bytes, bytes]]:
         letters: Any = await self.redis.xrange(keys.dead_letters(self.tenant))
         return [fields for _, fields in letters]
+
+
+async def close_for_good(client: Redis) -> None:
+    """Twice: a connection that was being made when the first of it came is in the pool by now."""
+    await client.aclose()
+    await asyncio.sleep(0)
+    await client.connection_pool.disconnect()
 
 
 def completed(task_id: str = "a", result: Any = 1, **more: Any) -> dict[str, Any]:

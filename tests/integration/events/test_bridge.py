@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,13 @@ from engine.contracts.limits import (
     SIGNALS_UNCOVERED_BYTES_MAX,
     SIGNALS_UNCOVERED_MAX,
 )
+from engine.embedded.valkey import ValkeyServer
 from engine.errors import NotFoundError, UnavailableError
 from engine.events import bridge as bridge_module
 from engine.events import keys
+from engine.events.connection import connect
+from engine.events.functions import Functions
+from engine.settings import Settings
 from tests.fakes.streams import eventually, until
 from tests.integration.events.crossing import Crossing, completed, started
 
@@ -446,3 +451,34 @@ async def test_an_orderly_stop_releases_the_partitions(crossing: Crossing) -> No
     await until(lambda: len(bridge._leases.fences) == 2)
     await crossing.stop(bridge)
     assert await crossing.redis.exists(keys.partition_owner(0), keys.partition_owner(1)) == 0
+
+
+async def test_a_restart_of_redis_is_sat_out_and_nothing_is_lost(tmp_path: Path, tenant: str) -> None:
+    first = ValkeyServer(tmp_path / "valkey")
+    await first.start()
+    port = first.port
+    settings = Settings.model_validate({"redis_url": first.url})
+    redis = connect(settings)
+    await Functions(redis).load()
+    await redis.sadd("orc:tenants", tenant)
+    crossing = Crossing(redis, settings, tenant)
+    execution_id = crossing.execution()
+    bridge = crossing.start()
+    server = first
+    try:
+        before = await crossing.report(execution_id, completed("a"))
+        await until(lambda: crossing.launcher.entry_ids(execution_id) == [before])
+        await first.stop()
+        await until(lambda: not bridge._leases.fences, 20.0)
+        server = ValkeyServer(tmp_path / "valkey", port)
+        await server.start()
+        after = await crossing.report(execution_id, completed("b"))
+        await until(lambda: after in crossing.launcher.entry_ids(execution_id), 30.0)
+        assert before in crossing.launcher.entry_ids(execution_id)
+        assert {batch.low for batch in crossing.launcher.batches(execution_id)} == {before}
+        await crossing.consume(bridge, execution_id, before, after)
+        await eventually(lambda: _is(crossing.waiting(), 0))
+    finally:
+        await crossing.close()
+        await redis.aclose()
+        await server.stop()
