@@ -80,7 +80,9 @@ class AgentHost:
         self._threads: dict[Attempt, asyncio.Future[Any]] = {}
         self._sending = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_due = 0.0
+        """Kept here: uvloop's handle of a timer that is due at once does not say when."""
         self._announce_now = asyncio.Event()
         self._stopping = asyncio.Event()
         self._registered = False
@@ -268,10 +270,11 @@ class AgentHost:
             self._wake.set()
             return
         due = self._outbox.next_due()
-        if due is None or (self._timer is not None and self._timer.when() <= due):
+        if due is None or (self._timer is not None and self._timer_due <= due):
             return
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_due = due
         self._timer = asyncio.get_running_loop().call_at(due, self._timer_fired)
 
     def _timer_fired(self) -> None:
