@@ -43,7 +43,7 @@ def test_a_task_whose_attempts_are_used_up_fails_the_execution(caller: Caller) -
     execution_id = caller.execute(caller.create(task, {"id": "after", "depends_on": ["never"]}))
     status = caller.until_status(execution_id, "failed")
     assert status["error_details"]["failed_task"] == "never"
-    assert status["task_states"] == {"never": "failed", "after": "skipped"}
+    assert status["task_states"] == {"never": "failed", "after": "cancelled"}
     events = caller.events(execution_id)
     assert attempts(events, "never") == [1, 2]
     assert_delays(delays_before(events, "never"), [0.5])

@@ -69,6 +69,7 @@ def test_tasks_of_a_killed_host_are_taken_over_and_what_was_done_stays_done(
 ) -> None:
     execution_id = start_braid(engine, caller, duration_ms=600)
     done = {e["payload"]["task_id"] for e in of_type(caller.events(execution_id), "task.completed")}
+    until(lambda: begun(engine, execution_id) - ended(engine, execution_id), "tasks are being worked on")
     for pid in engine.hosts("recorder"):
         os.kill(pid, signal.SIGKILL)
     killed_at = time.time()
@@ -170,7 +171,7 @@ def test_the_whole_engine_is_killed_with_its_servers_and_carries_on(engine: Runn
         events = assert_all_is_well(engine, caller, execution_id)
         assert_resumed_in_time(events, killed_at)
     caller.until_completed(failing)
-    assert attempts(caller.events(failing), "again") == [1, 2, 3]
+    assert_completed(caller.events(failing), {"again": []})
     assert caller.status(paused)["status"] == "paused"
     caller.rpc("workflow.resume", execution_id=paused)
     caller.until_completed(paused)
