@@ -11,15 +11,24 @@ async def end_all(tasks: Iterable["asyncio.Future[Any]"]) -> list[BaseException 
     """Cancel until every task has ended; answers their results or exceptions.
 
     Once is not always enough: a client library that closes a connection while it is being cancelled may raise its own
-    error instead, and a loop that sits out outages then takes the cancellation for one.
+    error instead, and a loop that sits out outages then takes the cancellation for one. Being cancelled does not break
+    this off: whoever ends a job that ends others repeats its cancellation as well.
     """
     everyone = list(tasks)
     pending = {task for task in everyone if not task.done()}
+    cancelled = False
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
-    return await asyncio.gather(*everyone, return_exceptions=True)
+        try:
+            await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            cancelled = True
+        pending = {task for task in pending if not task.done()}
+    results = await asyncio.gather(*everyone, return_exceptions=True)
+    if cancelled:
+        raise asyncio.CancelledError
+    return results
 
 
 async def run_together(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
