@@ -153,3 +153,12 @@ async def test_one_process_leads_until_it_lets_go(maintenance: PostgresMaintenan
 async def test_limits_are_checked(maintenance: PostgresMaintenanceStore) -> None:
     with pytest.raises(InvalidParametersError):
         await maintenance.open_executions(None, 0)
+
+
+async def test_the_launch_document_is_read_for_one_execution_at_a_time(
+    run: Run, maintenance: PostgresMaintenanceStore
+) -> None:
+    document = await maintenance.launch_document(run.tenant, run.execution_id)
+    assert ExecutionInput.model_validate(document).execution_id == str(run.execution_id)
+    assert await maintenance.launch_document(run.tenant, uuid.uuid4()) is None
+    assert await maintenance.launch_document(run.tenant + "-x", run.execution_id) is None
