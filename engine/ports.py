@@ -22,6 +22,7 @@ from engine.contracts.views import (
     OperationRecord,
     Page,
     TaskProgress,
+    TaskResultView,
     WorkflowDetail,
     WorkflowSummary,
 )
@@ -184,6 +185,13 @@ class DispatchStore(Protocol):
 
     async def results(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> dict[str, Any]:
         """Results by task id, references resolved."""
+        ...
+
+    async def result(self, tenant: str, execution_id: UUID, task_id: str) -> TaskResultView:
+        """A completed task's result, its reference resolved.
+
+        Raises the same NotFoundError for an unknown execution, an unknown task, and a task without a result.
+        """
         ...
 
     async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str:

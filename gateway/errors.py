@@ -14,6 +14,7 @@ INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
+TOO_LARGE: Final = -32019
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ WIRE_ERRORS: Final[dict[str, WireError]] = {
     "UNAUTHENTICATED": WireError(-32016, HTTPStatus.UNAUTHORIZED, "Unauthenticated"),
     "FORBIDDEN": WireError(-32017, HTTPStatus.FORBIDDEN, "Forbidden"),
     "IDEMPOTENCY_KEY_REUSED": WireError(-32018, HTTPStatus.CONFLICT, "Idempotency key reused with another body"),
-    "TOO_LARGE": WireError(-32019, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request too large"),
+    "TOO_LARGE": WireError(TOO_LARGE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request too large"),
     "TOO_MANY_REQUESTS": WireError(-32020, HTTPStatus.TOO_MANY_REQUESTS, "Too many requests"),
     "UNAVAILABLE": WireError(INTERNAL_ERROR, HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable"),
 }

@@ -97,6 +97,15 @@ class TaskProgress(Model):
     error: dict[str, Any] | None = None
 
 
+class TaskResultView(Model):
+    """Answer of `execution.result`: what a completed task answered, however large it is."""
+
+    task_id: str
+    state: TaskState
+    attempt: int
+    result: Any = None
+
+
 class ExecutionView(Model):
     """Result of `workflow.status`, from the read model."""
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from engine.contracts.limits import RESULT_BYTES_MAX, TASKS_MAX
+from engine.contracts.views import TaskResultView
 from engine.errors import InvalidParametersError, NotFoundError, TooLargeError
 from engine.ports import StoredBody
 from engine.postgres.pool import Database
@@ -44,17 +46,21 @@ class PostgresDispatchStore:
         """Of completed tasks only: others are left out."""
         if len(task_ids) > TASKS_MAX:
             raise InvalidParametersError(f"at most {TASKS_MAX} tasks at once")
+        rows = await self._completed(tenant, execution_id, task_ids)
+        return {row["task_id"]: await _resolved(row) for row in rows}
+
+    async def result(self, tenant: str, execution_id: UUID, task_id: str) -> TaskResultView:
+        rows = await self._completed(tenant, execution_id, [task_id])
+        if not rows:
+            raise NotFoundError("no such task, or it has no result")
+        (row,) = rows
+        return TaskResultView(
+            task_id=row["task_id"], state=row["state"], attempt=row["attempt"], result=await _resolved(row)
+        )
+
+    async def _completed(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Sequence[asyncpg.Record]:
         async with self._database.tenant_connection(tenant) as connection:
-            rows = await connection.fetch(self._queries["dispatch.results"], tenant, execution_id, list(task_ids))
-        results = {}
-        for row in rows:
-            if row["result_ref"] is None:
-                results[row["task_id"]] = row["result"]
-            elif row["body"] is None:
-                raise NotFoundError(f"the result of task {row['task_id']} refers to no payload")
-            else:
-                results[row["task_id"]] = orjson.loads(await _decompressed(row["encoding"], row["body"]))
-        return results
+            return await connection.fetch(self._queries["dispatch.results"], tenant, execution_id, list(task_ids))
 
     async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str:
         if len(payload) > RESULT_BYTES_MAX:
@@ -80,6 +86,14 @@ class PostgresDispatchStore:
         if row is None:
             raise NotFoundError("no such payload")
         return await _decompressed(row["encoding"], row["body"])
+
+
+async def _resolved(row: asyncpg.Record) -> Any:
+    if row["result_ref"] is None:
+        return row["result"]
+    if row["body"] is None:
+        raise NotFoundError(f"the result of task {row['task_id']} refers to no payload")
+    return orjson.loads(await _decompressed(row["encoding"], row["body"]))
 
 
 async def _compressed(payload: bytes) -> tuple[str, bytes]:

@@ -11,10 +11,13 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.errors import INVALID_REQUEST, PARSE_ERROR
+from gateway.errors import INVALID_REQUEST, PARSE_ERROR, TOO_LARGE
 
 CONCURRENT_CALLS_MAX: Final = 8
 """Of one batch: more would let one request take all database connections."""
+
+BATCH_ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Calls of a batch whose answers have reached this are refused: the answers are in memory until all are there."""
 
 ID_LENGTH_MAX: Final = 1024
 
@@ -80,10 +83,19 @@ async def respond(value: Any, handler: Handler, batch_max: int) -> bytes | None:
             None, RpcError(INVALID_REQUEST, "Invalid Request", {"reason": f"over {batch_max} calls in a batch"})
         )
     slots = asyncio.Semaphore(CONCURRENT_CALLS_MAX)
+    answered_bytes = 0
+
+    async def while_answers_fit(call: Call) -> Any:
+        if answered_bytes >= BATCH_ANSWER_BYTES_MAX and not call.notification:
+            raise RpcError(TOO_LARGE, "Too large: the batch's answers; call the rest again", {"code": "TOO_LARGE"})
+        return await handler(call)
 
     async def limited(item: Any) -> bytes | None:
+        nonlocal answered_bytes
         async with slots:
-            return await _respond_one(item, handler)
+            answer = await _respond_one(item, while_answers_fit)
+            answered_bytes += len(answer) if answer is not None else 0
+            return answer
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(limited(item)) for item in value]

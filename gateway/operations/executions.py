@@ -9,6 +9,7 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 from pydantic import Field
 
+from engine.contracts.definition import Name
 from engine.contracts.execution import ExecutionOptions, ExecutionStatus, TaskState
 from engine.contracts.kernel import ExecutionInput
 from engine.contracts.model import StrictModel
@@ -23,9 +24,10 @@ from engine.contracts.views import (
     ExecutionView,
     Page,
     TaskProgress,
+    TaskResultView,
 )
 from engine.errors import AllocationFailedError, EngineError
-from engine.ports import ExecutionStore, Launcher
+from engine.ports import DispatchStore, ExecutionStore, Launcher
 from gateway.operations.definitions import content_hash
 from gateway.operations.operation import Caller, Id, IdempotencyKey, PageParameters, whole_number_token
 from gateway.operations.planning import PlanningDesk, Runnable
@@ -62,12 +64,23 @@ class ListOfExecution(PageParameters):
     execution_id: Id
 
 
+class TaskReference(StrictModel):
+    execution_id: Id
+    task_id: Name
+
+
 class ExecutionOperations:
     def __init__(
-        self, desk: PlanningDesk, executions: ExecutionStore, launcher: Launcher, event_partitions: int
+        self,
+        desk: PlanningDesk,
+        executions: ExecutionStore,
+        dispatch: DispatchStore,
+        launcher: Launcher,
+        event_partitions: int,
     ) -> None:
         self._desk = desk
         self._executions = executions
+        self._dispatch = dispatch
         self._launcher = launcher
         self._event_partitions = event_partitions
         self._logger = structlog.get_logger("gateway.executions")
@@ -123,6 +136,10 @@ class ExecutionOperations:
             page_token=request.page_token,
             state=request.state,
         )
+
+    async def result(self, caller: Caller, request: TaskReference) -> TaskResultView:
+        """Whole, also where listings and events say only where it is stored."""
+        return await self._dispatch.result(caller.tenant, request.execution_id, request.task_id)
 
     async def events(self, caller: Caller, request: ListOfExecution) -> Page[ExecutionEvent]:
         events, more = await self._executions.events(

@@ -24,6 +24,7 @@ from gateway.operations.executions import (
     ListExecutions,
     ListOfExecution,
     ListTasks,
+    TaskReference,
 )
 from gateway.operations.operation import (
     Caller,
@@ -46,6 +47,7 @@ METHODS = (
     "workflow.list",
     "workflow.delete",
     "execution.list",
+    "execution.result",
     "pattern.list",
 )
 """The operations that JSON-RPC offers; REST offers all."""
@@ -99,6 +101,7 @@ def build_operations(
         of_execution("workflow.cancel", admin, ControlExecution, control.cancel),
         _operation("execution.list", read, ListExecutions, executions.list, "execution"),
         of_execution("execution.tasks", read, ListTasks, executions.tasks),
+        of_execution("execution.result", read, TaskReference, executions.result),
         of_execution("execution.events", read, ListOfExecution, executions.events),
         of_execution("execution.checkpoints", read, ListOfExecution, executions.checkpoints),
         of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),

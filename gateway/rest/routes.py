@@ -51,6 +51,7 @@ ROUTES: Final = (
     Route("GET", "/executions", "execution.list", "List executions", query=(*_PAGE, "status", "workflow_id")),
     Route("GET", _EXECUTION, "workflow.status", "Status of an execution"),
     Route("GET", f"{_EXECUTION}/tasks", "execution.tasks", "Tasks with their results", query=(*_PAGE, "state")),
+    Route("GET", f"{_EXECUTION}/tasks/{{task_id}}/result", "execution.result", "A completed task's whole result"),
     Route("GET", f"{_EXECUTION}/events", "execution.events", "The audit log, in order", query=_PAGE),
     Route("GET", f"{_EXECUTION}/checkpoints", "execution.checkpoints", "Checkpoints", query=_PAGE),
     Route(

@@ -9,6 +9,7 @@ from uuid import UUID
 from engine.contracts.events import InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
+from engine.contracts.views import TaskResultView
 from engine.errors import NotFoundError, UnavailableError
 from engine.ports import StoredBody
 
@@ -71,6 +72,7 @@ class FakeDispatchStore:
     def __init__(self) -> None:
         self.bodies: dict[str, StoredBody] = {}
         self.stored: dict[str, Any] = {}
+        self.completed: dict[tuple[str, UUID], dict[str, TaskResultView]] = {}
         self.payloads: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.down = False
@@ -82,6 +84,12 @@ class FakeDispatchStore:
     async def results(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> dict[str, Any]:
         self.asked.append("results:" + ",".join(task_ids))
         return {task_id: self.stored[task_id] for task_id in task_ids if task_id in self.stored}
+
+    async def result(self, tenant: str, execution_id: UUID, task_id: str) -> TaskResultView:
+        try:
+            return self.completed[tenant, execution_id][task_id]
+        except KeyError:
+            raise NotFoundError("no such task, or it has no result") from None
 
     async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str:
         if self.down:

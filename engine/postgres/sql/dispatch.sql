@@ -6,7 +6,7 @@ SELECT e.execution_id, e.workflow_id, e.input_data, d.definition, e.trace_id
  WHERE e.tenant = $1 AND e.execution_id = $2
 
 -- name: results
-SELECT t.task_id, t.result, t.result_ref, p.encoding, p.body
+SELECT t.task_id, t.state, t.attempt, t.result, t.result_ref, p.encoding, p.body
   FROM execution_tasks AS t
   LEFT JOIN LATERAL (
        SELECT x.encoding, x.body

@@ -80,6 +80,26 @@ async def test_a_large_result_travels_by_reference(run: Run, dispatch: PostgresD
     await run.commit(done=(done("a"),), results=(TaskResult(task_id="a", attempt=1, result_ref=reference),))
     assert await dispatch.results(run.tenant, run.execution_id, ["a"]) == {"a": document}
     assert await dispatch.payload(run.tenant, run.execution_id, reference) == payload
+    whole = await dispatch.result(run.tenant, run.execution_id, "a")
+    assert (whole.task_id, whole.state, whole.attempt, whole.result) == ("a", "completed", 1, document)
+
+
+async def test_a_task_without_a_result_answers_like_one_that_is_not_there(
+    run: Run, dispatch: PostgresDispatchStore
+) -> None:
+    await run.commit(assigned=(attempt("c"),), done=(done("a"),), results=(result("a", None),))
+    assert (await dispatch.result(run.tenant, run.execution_id, "a")).result is None
+    messages = set()
+    for tenant, execution_id, task_id in (
+        (run.tenant, run.execution_id, "c"),
+        (run.tenant, run.execution_id, "nobody"),
+        (run.tenant, uuid.uuid4(), "a"),
+        (f"{run.tenant}-b", run.execution_id, "a"),
+    ):
+        with pytest.raises(NotFoundError) as refused:
+            await dispatch.result(tenant, execution_id, task_id)
+        messages.add(refused.value.message)
+    assert len(messages) == 1
 
 
 async def test_payloads_have_limits_and_owners(run: Run, dispatch: PostgresDispatchStore) -> None:

@@ -237,6 +237,27 @@ class TestRun:
         assert "a assigned to w1" in outcome.stderr
         assert engine.sockets_opened == 1
 
+    def test_results_that_the_listing_refers_to_are_asked_for_up_to_a_number(
+        self,
+        orchestrator: Orchestrator,
+        engine: FakeEngine,
+        at: At,
+        definition: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("cli.run.LARGE_RESULTS_MAX", 2)
+        accepts_runs(engine, status_of("completed", a="completed"))
+        large = {"state": "completed", "result": None, "result_ref": "sha256:1"}
+        engine.pages[f"/api/v1/executions/{EXECUTION_ID}/tasks"].append(
+            {"items": [large | {"task_id": task_id} for task_id in ("l1", "l2", "l3")]}
+        )
+        engine.methods["execution.result"] = lambda params: {"result": f"all of {params['task_id']}"}
+        outcome = orchestrator("run", definition, *at, "--follow", "--json")
+        assert outcome.document["results"] == {"a": {"n": 1}, "l1": "all of l1", "l2": "all of l2", "l3": None}
+        assert "1 more large results are shown as null" in outcome.stderr
+        asked = [params for method, params in engine.calls if method == "execution.result"]
+        assert asked == [{"execution_id": EXECUTION_ID, "task_id": task_id} for task_id in ("l1", "l2")]
+
     def test_an_execution_that_fails_ends_with_1_and_its_reason(
         self, orchestrator: Orchestrator, engine: FakeEngine, at: At, definition: str
     ) -> None:

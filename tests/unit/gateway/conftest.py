@@ -36,6 +36,7 @@ from tests.fakes.stores import (
     FakeLauncher,
     FakeOperationLog,
 )
+from tests.fakes.streams import FakeDispatchStore
 
 GATEWAY_URL = "http://gateway.test"
 
@@ -97,6 +98,7 @@ class Gateway:
         self.issuer = TokenIssuer(key, "orchestrator", "orchestrator")
         self.definitions = FakeDefinitionStore()
         self.executions = FakeExecutionStore(self.definitions)
+        self.dispatch = FakeDispatchStore()
         self.feed = FakeFeed()
         self.launcher = FakeLauncher(self.executions, self.feed)
         self.log = FakeOperationLog()
@@ -115,7 +117,7 @@ class Gateway:
                 SUPPORTED_PATTERNS,
                 AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
             ),
-            ExecutionOperations(desk, self.executions, self.launcher, settings.event_partitions),
+            ExecutionOperations(desk, self.executions, self.dispatch, self.launcher, settings.event_partitions),
             ControlOperations(self.executions, self.launcher, self.feed, settings.operation_timeout_seconds),
             SystemOperations(self.executions, self.hosts, self.log),
             self.log,

@@ -1,12 +1,14 @@
 """Every operation by every role, and two tenants: over JSON-RPC, REST and the WebSocket's operation."""
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import jwt
 import pytest
 
+from engine.contracts.execution import TaskState
+from engine.contracts.views import TaskResultView
 from engine.security.permissions import ROLES
 from gateway.operations.table import METHODS
 from gateway.rest.routes import ROUTES, Route
@@ -29,7 +31,7 @@ REFUSED = "FORBIDDEN"
 
 
 def path_of(route: Route, **ids: str) -> str:
-    known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "name": "supervisor"} | ids
+    known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"} | ids
     return "/api/v1" + route.path.format(**known)
 
 
@@ -132,6 +134,12 @@ async def test_the_id_of_an_unauthenticated_call_comes_back_unless_the_body_is_l
     assert malformed.json()["error"]["code"] == -32016
 
 
+def complete(gateway: Gateway, execution_id: str) -> None:
+    """Task a of it, as the default tenant's."""
+    result = TaskResultView(task_id="a", state=TaskState.COMPLETED, attempt=1, result="secret")
+    gateway.dispatch.completed["default", UUID(execution_id)] = {"a": result}
+
+
 def comparable(body: Any) -> Any:
     """Without what differs from request to request by its nature."""
     if isinstance(body, dict):
@@ -143,9 +151,10 @@ def comparable(body: Any) -> Any:
     "route", [route for route in ROUTES if "_id}" in route.path], ids=lambda route: route.operation
 )
 async def test_what_is_anothers_answers_exactly_like_what_is_not_there(
-    client: Client, client_of: ClientOf, route: Route
+    client: Client, client_of: ClientOf, gateway: Gateway, route: Route
 ) -> None:
     execution_id = await client.execution()
+    complete(gateway, execution_id)
     workflow_id = (await client.result("workflow.status", [execution_id]))["workflow_id"]
     stranger = client_of(tenant="stranger").http
     theirs = await call(stranger, route, execution_id=execution_id, workflow_id=workflow_id)
@@ -169,6 +178,19 @@ async def test_jsonrpc_too_tells_nothing_of_other_tenants(
     assert comparable(theirs) == comparable(nothing)
     assert theirs["code"] == -32003
     assert not gateway.launcher.signals
+
+
+async def test_jsonrpc_tells_nothing_of_the_results_of_other_tenants(
+    client: Client, client_of: ClientOf, gateway: Gateway
+) -> None:
+    execution_id = await client.execution()
+    complete(gateway, execution_id)
+    stranger = client_of(tenant="stranger")
+    theirs = await stranger.error("execution.result", [execution_id, "a"])
+    nothing = await stranger.error("execution.result", [str(uuid4()), "a"])
+    assert comparable(theirs) == comparable(nothing)
+    assert theirs["code"] == -32003
+    assert (await client.result("execution.result", [execution_id, "a"]))["result"] == "secret"
 
 
 async def test_a_tenant_lists_and_counts_its_own_only(client: Client, client_of: ClientOf) -> None:

@@ -168,6 +168,24 @@ async def test_a_batch_keeps_its_order_whatever_finishes_first() -> None:
     assert [item["result"] for item in orjson.loads(raw)] == [0, 1, 2, 3, 4]
 
 
+async def test_a_batch_whose_answers_are_large_refuses_the_rest_unrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.jsonrpc.protocol.BATCH_ANSWER_BYTES_MAX", 10_000)
+    monkeypatch.setattr("gateway.jsonrpc.protocol.CONCURRENT_CALLS_MAX", 1)
+    ran: list[Any] = []
+
+    async def large(call: Call) -> Any:
+        ran.append(call.id)
+        return "x" * 4_000
+
+    batch: list[Any] = [{"jsonrpc": "2.0", "method": "m", "id": number} for number in range(5)]
+    raw = await respond([*batch, {"jsonrpc": "2.0", "method": "m"}], large, 100)
+    assert raw is not None
+    answers = orjson.loads(raw)
+    assert [item["id"] for item in answers if "result" in item] == [0, 1, 2]
+    assert [(item["id"], item["error"]["code"]) for item in answers if "error" in item] == [(3, -32019), (4, -32019)]
+    assert ran == [0, 1, 2, None]
+
+
 async def test_a_batch_runs_a_bounded_number_of_calls_at_once() -> None:
     running = most = 0
 

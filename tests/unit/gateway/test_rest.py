@@ -4,6 +4,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from engine.contracts.execution import TaskState
+from engine.contracts.views import TaskResultView
 from engine.errors import UnavailableError
 from tests.unit.gateway.conftest import Client, Gateway, definition
 
@@ -82,6 +83,26 @@ async def test_tasks_are_listed_by_state(client: Client, gateway: Gateway) -> No
     gateway.executions.row("default", UUID(execution_id)).task_states["a"] = TaskState.COMPLETED
     page = await client.http.get(f"/api/v1/executions/{execution_id}/tasks", params={"state": "completed"})
     assert [item["task_id"] for item in page.json()["items"]] == ["a"]
+
+
+async def test_a_large_result_is_answered_whole_and_what_has_none_like_a_foreign_execution(
+    client: Client, gateway: Gateway
+) -> None:
+    execution_id = await executed(client)
+    answer = {"task_id": "a", "state": "completed", "attempt": 2, "result": {"text": "x" * 10_000}}
+    stored = TaskResultView.model_validate(answer)
+    gateway.dispatch.completed["default", UUID(execution_id)] = {"a": stored}
+    base = "/api/v1/executions"
+    assert (await client.http.get(f"{base}/{execution_id}/tasks/a/result")).json() == answer
+    assert await client.result("execution.result", {"execution_id": execution_id, "task_id": "a"}) == answer
+
+    unknown = [f"{execution_id}/tasks/b", f"{execution_id}/tasks/nobody", f"{uuid4()}/tasks/a"]
+    refusals = [await client.http.get(f"{base}/{path}/result") for path in unknown]
+    assert {(refusal.status_code, refusal.json()["detail"]) for refusal in refusals} == {
+        (404, "no such thing, or not yours")
+    }
+    malformed = await client.http.get(f"{base}/{execution_id}/tasks/a%20b/result")
+    assert (malformed.status_code, malformed.json()["errors"][0]["location"]) == (400, "task_id")
 
 
 @pytest.mark.parametrize(
