@@ -16,6 +16,7 @@ from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import migrate
+from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ async def postgres_server(server_directory: Path) -> AsyncIterator[PostgresServe
 @pytest.fixture(scope="session")
 async def migrated_database(postgres_server: PostgresServer) -> ClusterUrls:
     """The engine's database, migrated: `app` is the URL the engine connects with, `owner` the one that migrates."""
-    urls = await prepare_cluster(postgres_server.url, owner_password="owner-secret", app_password="app-secret")
+    urls = await prepare_cluster(postgres_server.url, owner_password=OWNER_PASSWORD, app_password=APP_PASSWORD)
     await migrate(urls.owner)
     return urls
 

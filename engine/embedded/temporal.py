@@ -67,8 +67,12 @@ class TemporalServer(EmbeddedServer):
     def ui_url(self) -> str:
         return f"http://{LOOPBACK}:{self._ports[1]}"
 
-    async def _prepare(self, descriptor: int) -> None:
-        """Nothing: the server makes its file itself."""
+    async def _prepare(self, descriptor: int) -> None:  # noqa: ARG002 - nothing is started here
+        """The server makes its file itself. One that was killed over that left a file that no server starts from; it
+        was never ready, so that nothing is lost with it."""
+        if not self._made.exists():
+            for leftover in self.directory.glob("temporal.db*"):
+                leftover.unlink()
 
     def _new_process(self, ports: tuple[int, ...], descriptor: int) -> ChildProcess:
         grpc, ui, http_api, metrics = (str(port) for port in ports)
@@ -95,8 +99,14 @@ class TemporalServer(EmbeddedServer):
         status, _ = await self._request(ports[2], "GET", "")
         return status == 200
 
+    @property
+    def _made(self) -> Path:
+        """There since the server was first ready."""
+        return self.directory / "made"
+
     async def _configure(self) -> None:
         """Flags act only when a namespace is made: an older one gets its retention and attributes here."""
+        self._made.touch()
         _, described = await self._request(self._ports[2], "GET", "")
         configuration = described.get("config", {})
         retention = f"{self._retention_seconds}s"

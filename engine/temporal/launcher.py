@@ -21,6 +21,9 @@ TENANT = SearchAttributeKey.for_keyword("OrchestratorTenant")
 PATTERN = SearchAttributeKey.for_keyword("OrchestratorPattern")
 WORKFLOW = SearchAttributeKey.for_keyword("OrchestratorWorkflow")
 
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
+"""After a worker's death Temporal waits so long before another worker gets the execution's workflow task."""
+
 _CLOSED = {
     WorkflowExecutionStatus.COMPLETED: ExecutionStatus.COMPLETED,
     WorkflowExecutionStatus.FAILED: ExecutionStatus.FAILED,
@@ -60,6 +63,7 @@ class TemporalLauncher:
                 task_queue=self._task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=attributes,
+                task_timeout=WORKFLOW_TASK_TIMEOUT,
                 static_summary=f"{launch.workflow_name}: {len(launch.plan.tasks)} tasks, {launch.pattern}",
                 rpc_timeout=RPC_TIMEOUT,
             )

@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 from orchestration_agent.board import Attempt, Board, Changes
 from orchestration_agent.connection import Connection, Fields
 from orchestration_agent.outbox import Outbox
-from orchestration_agent.runner import Function, Runner, failure
+from orchestration_agent.runner import Function, Outcome, Runner, failure
 from orchestration_agent.task import Task
 from orchestration_agent.wire import Entry, MalformedEntry, decode_entry, encode_event
 
@@ -193,13 +193,15 @@ class AgentHost:
             if not attempt.wanted:
                 raise
             outcome = failure("AGENT_ERROR", "the function cancelled itself", retryable=True)
-        if not attempt.wanted:
-            return
+        if attempt.wanted:
+            self._report(attempt, outcome, started_at_ms)
+
+    def _report(self, attempt: Attempt, outcome: Outcome, started_at_ms: int) -> None:
         kind = "agent.task_completed" if outcome.error is None else "agent.task_failed"
         event = encode_event(
             kind,
             attempt.key,
-            agent_id,
+            attempt.assignment["agent_id"],
             _now_ms(),
             started_at_ms=started_at_ms,
             result=outcome.result,
@@ -214,6 +216,8 @@ class AgentHost:
         del self._running[attempt]
         if not run.cancelled() and run.exception() is not None:
             logger.error("%s: a defect of the host", attempt.key, exc_info=run.exception())
+            if attempt.wanted:
+                self._report(attempt, failure("AGENT_DEFECT", "the agent's host failed", retryable=True), _now_ms())
         thread = self._threads.pop(attempt, None)
         if thread is None or thread.done():
             self._free(attempt)

@@ -104,6 +104,20 @@ async def test_failures_have_a_code_and_the_host_lives_on(valkey_server: ValkeyS
     assert not any("Traceback" in event["error"]["message"] for event in talk.seen("failed"))
 
 
+async def test_a_defect_of_the_host_itself_fails_the_attempt_instead_of_leaving_it_to_its_timeout(
+    valkey_server: ValkeyServer, talk: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError("not the function's fault")
+
+    async with running_host(valkey_server.url, talk.tenant, echo) as agent:
+        monkeypatch.setattr(agent._runner, "run", broken)
+        await talk.assign(agent.host_id, "a")
+        await talk.ended("a")
+    (event,) = talk.seen("failed", "a")
+    assert (event["error"]["code"], event["error"]["retryable"]) == ("AGENT_DEFECT", True)
+
+
 async def test_slots_are_kept_and_the_queue_is_in_order(valkey_server: ValkeyServer, talk: Conversation) -> None:
     gate, begun = asyncio.Event(), []
 

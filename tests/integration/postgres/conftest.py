@@ -16,11 +16,9 @@ from engine.postgres.migrate import migrate
 from engine.postgres.operations import PostgresOperationLog
 from engine.postgres.pool import Database
 from engine.settings import Settings
+from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 
 DATABASE_NAME = "postgres_tests"
-"""Passwords belong to roles, which a cluster's databases share: the same as elsewhere in these tests."""
-OWNER_PASSWORD = "owner's pass:word@"
-APP_PASSWORD = "app's pass:word@"
 
 
 @pytest.fixture(scope="session")

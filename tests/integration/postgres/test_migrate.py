@@ -17,7 +17,7 @@ from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import LOCK_KEY, MIGRATIONS, migrate, newest_revision, stored_revision
 from engine.postgres.pool import Database
 from engine.settings import Settings
-from tests.integration.postgres.conftest import APP_PASSWORD, OWNER_PASSWORD
+from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 
 ROOT = Path(__file__).parents[3]
 
