@@ -289,3 +289,14 @@ async def test_a_server_answers_as_soon_as_start_returns(tmp_path: Path) -> None
         assert await redis.ping()
     await server.stop()
     assert "Ready to accept connections" in server.log_tail() or "ready" in server.log_tail().lower()
+
+
+async def test_a_temporal_that_was_killed_while_it_made_its_file_makes_it_anew(open_directory: Path) -> None:
+    directory = open_directory / "temporal"
+    directory.mkdir()
+    (directory / "temporal.db").write_bytes(b"")
+    (directory / "temporal.db-wal").write_bytes(b"half a schema")
+    server = TemporalServer(directory)
+    await server.start()
+    await server.stop()
+    assert (directory / "temporal.db").stat().st_size > 0
