@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from redis.asyncio import Redis
@@ -14,19 +15,19 @@ from engine.embedded.postgres import PostgresServer
 from engine.embedded.valkey import ValkeyServer
 from engine.errors import ConfigurationError
 from engine.postgres.migrate import newest_revision, stored_revision
+from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 
 
-def address_of(superuser_url: str, role: str, database: str) -> str:
-    return f"postgresql://{role}:p%40ss@{superuser_url.rpartition('@')[2].split('/')[0]}/{database}"
+def address_of(superuser_url: str, role: str, password: str, database: str) -> str:
+    return f"postgresql://{role}:{quote(password)}@{superuser_url.rpartition('@')[2].split('/')[0]}/{database}"
 
 
 async def test_migrate_makes_roles_database_and_schema_and_may_be_repeated(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    owner = address_of(postgres_server.url, "orchestrator_owner", "made_by_the_command")
-    # The roles are the cluster's: their passwords stay those that the other tests use.
-    owner = owner.replace("p%40ss", "owner-secret")
-    monkeypatch.setenv("DATABASE_URL", owner.replace("owner", "app"))
+    name = "made_by_the_command"
+    owner = address_of(postgres_server.url, "orchestrator_owner", OWNER_PASSWORD, name)
+    monkeypatch.setenv("DATABASE_URL", address_of(postgres_server.url, "orchestrator_app", APP_PASSWORD, name))
     monkeypatch.setenv("DATABASE_OWNER_URL", owner)
     monkeypatch.setenv("DATABASE_SUPERUSER_URL", postgres_server.url)
     for changed in (True, False):
