@@ -1,4 +1,4 @@
-"""Settings from the environment, a `.env` file or `*_FILE` secrets.
+"""Settings from the environment or a `.env` file.
 
 The four addresses have the names that everybody uses (`DATABASE_URL`, `REDIS_URL`, `TEMPORAL_ADDRESS`,
 `TEMPORAL_NAMESPACE`); all else has the prefix `ORCHESTRATOR_`. Nothing is read at import: composition roots call
