@@ -23,6 +23,7 @@ from engine.contracts.limits import (
     SIGNAL_BYTES_MAX,
     SIGNALS_UNCOVERED_BYTES_MAX,
 )
+from engine.contracts.streams import partition_of
 from engine.errors import EngineError, NotFoundError
 from engine.events import keys, wire
 from engine.events.deliveries import Deliveries, Held
@@ -177,7 +178,7 @@ class Bridge:
         size_bytes = sum(len(value) for value in fields.values()) if fields else 0
         try:
             report = wire.decode_report(fields)
-            home = keys.partition_of(report.execution_id, self._leases.partitions)
+            home = partition_of(report.execution_id, self._leases.partitions)
             if home != partition:
                 # Its ticks would acknowledge it in their own partition, where another entry may have the same id.
                 raise wire.WireError(f"execution_id belongs into partition {home}: write to the assignment's reply_to")

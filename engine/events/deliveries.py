@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from engine.contracts.events import AgentEventType, InboxBatch
 from engine.contracts.limits import SIGNAL_BYTES_MAX, SIGNALS_UNCOVERED_BYTES_MAX, SIGNALS_UNCOVERED_MAX
+from engine.contracts.streams import entry_order
 
 REPEAT_AFTER_SECONDS = 5.0
 REPEAT_AFTER_MAX_SECONDS = 600.0
@@ -14,11 +15,6 @@ CREDIT_CHECK_SECONDS = 0.05
 UNHURRIED_SECONDS = 0.1
 EVENT_MEMORY_BYTES = 1024
 _UNHURRIED = frozenset({AgentEventType.TASK_STARTED})
-
-
-def entry_order(entry_id: str) -> tuple[int, int]:
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)
 
 
 @dataclass

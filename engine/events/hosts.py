@@ -18,6 +18,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
 from engine.contracts.hosts import Group, HostReport, Wanted
+from engine.contracts.streams import partition_of
 from engine.errors import ConfigurationError, UnavailableError
 from engine.events import keys, wire
 from engine.observability.log import get_logger
@@ -146,7 +147,7 @@ class HostStreams:
         for first in range(0, len(execution_ids), PIPELINE_MAX):
             async with _available(), self._redis.pipeline(transaction=False) as pipe:
                 for execution_id in map(str, execution_ids[first : first + PIPELINE_MAX]):
-                    partition = keys.partition_of(execution_id, self._partitions)
+                    partition = partition_of(execution_id, self._partitions)
                     pipe.xadd(keys.partition_stream(tenant, partition), {"x": execution_id, "b": body})
                 await pipe.execute()
 

@@ -1,7 +1,6 @@
 """Names of keys in Redis. The braces are part of a key: a hash tag that keeps a tenant's keys together in a cluster."""
 
 from typing import Final
-from zlib import crc32
 
 GROUP: Final = "orchestrator"
 TENANTS: Final = "orc:tenants"
@@ -10,11 +9,6 @@ FLEET_CHANNEL: Final = "orc:fleet"
 
 def tenant_prefix(tenant: str) -> str:
     return f"orc:{{{tenant}}}:"
-
-
-def partition_of(execution_id: str, partitions: int) -> int:
-    """CRC32 of the canonical text of the execution's id."""
-    return crc32(execution_id.encode()) % partitions
 
 
 def partition_stream(tenant: str, partition: int) -> str:

@@ -1,7 +1,6 @@
 """Use cases that start executions and look at them."""
 
 import asyncio
-import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
@@ -15,6 +14,7 @@ from engine.contracts.kernel import ExecutionInput
 from engine.contracts.model import StrictModel
 from engine.contracts.plan import EstimatedResources
 from engine.contracts.resources import parse_cpu_cores, parse_memory_bytes
+from engine.contracts.streams import partition_of
 from engine.contracts.views import (
     AllocatedAgent,
     CheckpointView,
@@ -167,7 +167,7 @@ class ExecutionOperations:
             pattern=runnable.pattern.value,
             pattern_config=runnable.pattern_config,
             plan=runnable.kernel_plan,
-            partition=zlib.crc32(execution_id.encode()) % self._event_partitions,
+            partition=partition_of(execution_id, self._event_partitions),
             trace_id=str(caller.trace_id),
             timeout_ms=options.timeout * 1000,
             checkpoint_interval_ms=options.checkpoint_interval * 1000,

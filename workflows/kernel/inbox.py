@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from engine.contracts.events import AgentEvent, InboxBatch
 from engine.contracts.kernel import AgentBinding, Control, Rewind
+from engine.contracts.streams import entry_order
 from workflows.kernel.state import RunState
-from workflows.kernel.transitions import entry_key
 
 
 @dataclass
@@ -50,10 +50,10 @@ def admit(state: RunState, batches: list[InboxBatch]) -> Admitted:
     for batch in batches:
         if batch.fence < fence:
             continue
-        low_key = max(low_key, entry_key(batch.low))
+        low_key = max(low_key, entry_order(batch.low))
         if batch.entry_id in consumed:
             continue
-        if batch.entry_id in state.consumed or entry_key(batch.entry_id) < state.low:
+        if batch.entry_id in state.consumed or entry_order(batch.entry_id) < state.low:
             repeats.append(batch.entry_id)
             continue
         consumed[batch.entry_id] = None

@@ -18,17 +18,12 @@ from engine.contracts.kernel import (
     Started,
     TerminalError,
 )
+from engine.contracts.streams import entry_order
 from workflows.kernel.state import PACE_WEIGHT, Phase, RunState, TaskRun
 from workflows.kernel.undo import UndoLog
 
 RESEND_AFTER_MS = 10_000
 """An assignment that its agent has not confirmed for so long is sent again."""
-
-
-def entry_key(entry_id: str) -> tuple[int, int]:
-    """A stream entry's id as numbers, for comparing."""
-    ms, _, sequence = entry_id.partition("-")
-    return int(ms), int(sequence or 0)
 
 
 class Transitions:
@@ -50,8 +45,8 @@ class Transitions:
 
     def consume(self, entry_ids: list[str], low: str, fence: int) -> None:
         state = self.state
-        low_key = max(entry_key(low), state.low)
-        kept = [e for e in (*state.consumed, *entry_ids) if entry_key(e) >= low_key]
+        low_key = max(entry_order(low), state.low)
+        kept = [e for e in (*state.consumed, *entry_ids) if entry_order(e) >= low_key]
         self.undo.set(state, "consumed", dict.fromkeys(kept))
         self.undo.set(state, "low", low_key)
         self.undo.set(state, "fence", max(fence, state.fence))

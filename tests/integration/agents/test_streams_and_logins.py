@@ -16,6 +16,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from engine.agents.credentials import agent_password, agent_url, load_agent_secret
 from engine.agents.hostport import FleetPort, RegistryPort
 from engine.contracts.hosts import Group
+from engine.contracts.streams import partition_of
 from engine.embedded.host_fleet import tenant_agent_url
 from engine.embedded.valkey import ValkeyServer
 from engine.errors import ConfigurationError, UnavailableError
@@ -114,7 +115,7 @@ async def test_executions_hear_of_hosts_in_their_partitions(streams: HostStreams
         entries: Any = await redis.xrange(keys.partition_stream(tenant, partition))
         for _, fields in entries:
             report = wire.decode_report(fields)
-            assert keys.partition_of(report.execution_id, PARTITIONS) == partition
+            assert partition_of(report.execution_id, PARTITIONS) == partition
             assert [(event.type, event.host_id) for event in report.events] == [("agent.disconnected", "h1")]
             heard.add(UUID(report.execution_id))
     assert heard == set(executions)

@@ -14,8 +14,8 @@ from temporalio.client import Client, WorkflowHandle
 from engine.concurrency import end_all
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Control, ExecutionInput
+from engine.contracts.streams import partition_of
 from engine.contracts.views import ExecutionEvent, ExecutionView
-from engine.events.keys import partition_of
 from engine.postgres.stores import Stores
 from engine.settings import Settings
 from engine.temporal.launcher import TemporalLauncher

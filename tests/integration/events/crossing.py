@@ -8,6 +8,7 @@ import orjson
 from redis.asyncio import Redis
 
 from engine.concurrency import end_all
+from engine.contracts.streams import partition_of
 from engine.events import keys
 from engine.events.bridge import Bridge
 from engine.events.connection import connect
@@ -80,21 +81,21 @@ class Crossing:
     def execution(self, partition: int = 0) -> str:
         while True:
             execution_id = str(uuid4())
-            if keys.partition_of(execution_id, PARTITIONS) == partition:
+            if partition_of(execution_id, PARTITIONS) == partition:
                 return execution_id
 
     def stream(self, partition: int = 0) -> str:
         return keys.partition_stream(self.tenant, partition)
 
     async def report(self, execution_id: str, *events: dict[str, Any], tenant: str | None = None) -> str:
-        partition = keys.partition_of(execution_id, PARTITIONS)
+        partition = partition_of(execution_id, PARTITIONS)
         fields: dict[Any, Any] = {"x": execution_id, "b": orjson.dumps(list(events))}
         entry_id = await self.redis.xadd(keys.partition_stream(tenant or self.tenant, partition), fields)
         return cast(bytes, entry_id).decode()
 
     async def consume(self, bridge: Bridge | None, execution_id: str, *entry_ids: str) -> None:
         """What a committed tick does with entries; in the bridge's process, or (None) in another."""
-        stream = self.stream(keys.partition_of(execution_id, PARTITIONS))
+        stream = self.stream(partition_of(execution_id, PARTITIONS))
         await self.redis.xack(stream, keys.GROUP, *entry_ids)
         await self.redis.xdel(stream, *entry_ids)
         if bridge is not None:

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
 from engine.contracts.limits import SIGNAL_BYTES_MAX, SIGNALS_UNCOVERED_BYTES_MAX, SIGNALS_UNCOVERED_MAX
-from engine.events.deliveries import REPEAT_AFTER_SECONDS, UNHURRIED_SECONDS, Deliveries, Held, entry_order
+from engine.contracts.streams import entry_order
+from engine.events.deliveries import REPEAT_AFTER_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
 
 
 def held(n: int, *, size: int = 100, at: float = 0.0, kind: AgentEventType = AgentEventType.TASK_COMPLETED) -> Held:
