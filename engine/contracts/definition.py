@@ -13,11 +13,15 @@ from engine.contracts.limits import (
     AGENTS_MAX,
     ATTEMPTS_DEFAULT,
     ATTEMPTS_MAX,
+    EVENT_NAME_PATTERN,
+    EXECUTION_TIMEOUT_MAX_SECONDS,
+    EXPRESSION_LENGTH_MAX,
     NAME_LENGTH_MAX,
     NAME_PATTERN,
     RETRY_DELAY_MAX_SECONDS,
     TASK_TIMEOUT_DEFAULT_SECONDS,
     TASK_TIMEOUT_MAX_SECONDS,
+    TRIGGERS_MAX,
     VERSION_LENGTH_MAX,
     VERSION_PATTERN,
 )
@@ -101,6 +105,28 @@ class AgentRequirement(StrictModel):
     resources: Resources = Field(default_factory=Resources)
 
 
+Expression = Annotated[str, Field(min_length=1, max_length=EXPRESSION_LENGTH_MAX)]
+"""Text in the expression language of `docs/expressions.md`; parsed by the planner, evaluated by an activity."""
+
+EventName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX, pattern=EVENT_NAME_PATTERN)]
+
+
+class Trigger(StrictModel):
+    """An external event that a task waits for once its dependencies are done."""
+
+    event: EventName
+    when: Expression | None = Field(
+        None, description="over the event's payload; only an event for which it is true counts"
+    )
+    timeout_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=EXECUTION_TIMEOUT_MAX_SECONDS,
+        description="from when the dependencies are done; absent: for ever",
+    )
+    on_timeout: Literal["fail", "skip", "run"] = Field("fail", description="what becomes of the task")
+
+
 class TaskDefinition(StrictModel):
     """One task. Its agent gets the execution's input, `input`, and the results of its direct dependencies."""
 
@@ -115,6 +141,12 @@ class TaskDefinition(StrictModel):
     action: Name | None = Field(None, description="what the agent is asked to do; the task's id when absent")
     estimated_seconds: float | None = Field(None, ge=0, le=TASK_TIMEOUT_MAX_SECONDS)
     on_failure: Literal["fail_fast", "finish_branches"] | None = None
+    when: Expression | None = Field(None, description="false: the task is skipped")
+    for_each: Expression | None = Field(None, description="a list: the task runs once for each of its elements")
+    triggers: list[Trigger] = Field(
+        default_factory=list, max_length=TRIGGERS_MAX, description="any of them sets it off"
+    )
+    reuse: bool = Field(False, description="take the result of an equal task (type, action, inputs) if there is one")
 
     @model_validator(mode="before")
     @classmethod

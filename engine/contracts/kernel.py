@@ -15,6 +15,15 @@ from engine.contracts.execution import ExecutionStatus
 from engine.contracts.model import Model
 
 
+class KernelTrigger(Model):
+    """What the kernel must know of a trigger; its expression stays in PostgreSQL."""
+
+    event: str
+    conditional: bool = Field(False, description="it has an expression over the payload")
+    timeout_ms: int | None = None
+    on_timeout: Literal["fail", "skip", "run"] = "fail"
+
+
 class KernelTask(Model):
     """What the kernel must know of a task. Its input stays in PostgreSQL until it is dispatched."""
 
@@ -27,6 +36,11 @@ class KernelTask(Model):
     retry: RetryPolicy
     alone: bool = False
     on_failure: Literal["fail_fast", "finish_branches"] | None = None
+    fused: bool = Field(False, description="goes out with its only dependency, to the same agent, and runs after it")
+    when: bool = Field(False, description="a condition is evaluated before it starts")
+    for_each: bool = Field(False, description="it stands for one task an element")
+    triggers: tuple[KernelTrigger, ...] = ()
+    reuse: bool = False
 
 
 class KernelRole(Model):

@@ -17,7 +17,31 @@ REQUEST_BYTES_MAX: Final = 2 * 1024 * 1024
 BATCH_REQUESTS_MAX: Final = 100
 """Calls in one JSON-RPC batch."""
 
+TASKS_DYNAMIC_MAX: Final = 10_000
+"""Tasks that one execution may add while it runs: elements of `for_each` and spawned ones together."""
+
+SPAWN_TASKS_MAX: Final = 1_000
+"""Tasks that one result may add."""
+
+SPAWN_BYTES_MAX: Final = 128 * 1024
+"""What one result may add, as JSON."""
+
+CHAIN_MAX: Final = 100
+"""Tasks of a fused chain that go out as one assignment."""
+
+TRIGGERS_MAX: Final = 20
+"""Triggers of one task."""
+
+EXPRESSION_LENGTH_MAX: Final = 2_000
+EXPRESSION_STEPS_MAX: Final = 100_000
+"""Steps of one evaluation; afterwards it is refused with EXPRESSION_TOO_LONG."""
+
+EXTERNAL_EVENT_BYTES_MAX: Final = 64 * 1024
+EXTERNAL_EVENTS_WAITING_MAX: Final = 1_000
+"""External events that an execution keeps for triggers that are not waiting yet; older ones are dropped."""
+
 NAME_LENGTH_MAX: Final = 255
+EVENT_NAME_PATTERN: Final = r"^[a-zA-Z0-9_.:-]+$"
 VERSION_LENGTH_MAX: Final = 50
 NAME_PATTERN: Final = r"^[a-zA-Z0-9_-]+$"
 VERSION_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._+-]*$"
