@@ -256,6 +256,8 @@ class HostRecord(Model):
     types: tuple[str, ...]
     capabilities: tuple[str, ...] | Literal["*"] = "*"
     slots: int
+    features: tuple[str, ...] = ()
+    """What it understands beyond the basic protocol: `chains`."""
     pid: int | None = None
     state: Literal["live", "gone"] = "live"
     registered_at: datetime

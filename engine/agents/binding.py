@@ -21,6 +21,9 @@ CACHE_GROUPS_MAX: Final = 2_000
 POLL_SECONDS: Final = 0.1
 REPEAT_WISH_SECONDS: Final = 1.0
 
+CHAINS: Final = "chains"
+"""The feature of hosts that take a fused chain as one assignment."""
+
 Value = TypeVar("Value")
 
 
@@ -123,7 +126,10 @@ def _spread(request: BindRequest, roles: dict[str, KernelRole], live: dict[str, 
             heapreplace(heap, (serving + 1, turn, n))
             host = hosts[n]
             load[host.host_id] += 1
-            bindings.append(AgentBinding(agent_id=agent_id, role=name, host_id=host.host_id, slots=host.slots))
+            chains = CHAINS in host.features
+            bindings.append(
+                AgentBinding(agent_id=agent_id, role=name, host_id=host.host_id, slots=host.slots, chains=chains)
+            )
     return BindResult(bindings=tuple(bindings), missing=tuple(missing))
 
 

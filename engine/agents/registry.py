@@ -168,6 +168,7 @@ class RegistryMonitor:
                 types=report.types,
                 capabilities=report.capabilities,
                 slots=report.slots,
+                features=report.features,
                 pid=report.pid,
                 registered_at=moment if host is None else host.record.registered_at,
                 last_seen=moment,
@@ -176,7 +177,7 @@ class RegistryMonitor:
                 if report.draining:
                     continue  # it was here before this monitor, and is about to go
                 host = self._hosts[tenant, host_id] = _Host(tenant, record, now)
-            elif host.record.types != record.types or host.record.slots != record.slots:
+            elif _offer(host.record) != _offer(record):
                 host.written_at = float("-inf")
             host.record, host.heard_at = record, now
             if report.draining and not host.draining:
@@ -264,6 +265,11 @@ class RegistryMonitor:
         until_ms = int((time.time() + self._idle_seconds) * 1000)
         for group, hosts in in_use.items():
             await self._port.want(group, hosts, until_ms)
+
+
+def _offer(record: HostRecord) -> tuple[object, ...]:
+    """What executions bind to: a change of it is written at once."""
+    return record.types, record.slots, record.features
 
 
 def _older(entry_id: str) -> str:

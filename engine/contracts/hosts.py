@@ -33,5 +33,6 @@ class HostReport(Model):
     types: tuple[Word, ...] = Field((), max_length=100)
     capabilities: Annotated[tuple[Word, ...], Field(max_length=1_000)] | Literal["*"] = ()
     slots: int = Field(1, ge=1, le=10_000)
+    features: tuple[Word, ...] = Field((), max_length=100, description="what it understands beyond the basic protocol")
     pid: int | None = Field(None, ge=0, le=2**31 - 1)
     draining: bool = False

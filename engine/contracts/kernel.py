@@ -64,6 +64,7 @@ class AgentBinding(Model):
     role: str
     host_id: str | None = None
     slots: int = Field(1, description="tasks that it does at once")
+    chains: bool = Field(False, description="its host understands fused chains")
 
 
 class Attempt(Model):
@@ -156,6 +157,11 @@ class Delta(Model):
     control_seen: str | None = Field(None, description="id of the control request that this tick obeyed")
 
 
+def delta_text(delta: Delta) -> str:
+    """How the journal holds it."""
+    return delta.model_dump_json(exclude_defaults=True)
+
+
 class TaskResult(Model):
     """The result of a completed attempt, on its way to the read model. Not part of the workflow's state."""
 
@@ -187,6 +193,7 @@ class TickProposal(Model):
     epoch: int
     partition: int
     delta: Delta
+    delta_text: str = Field("", description="the delta as it is journalled; written anew when empty")
     acknowledge: tuple[str, ...] = Field(
         (), description="entries to acknowledge after the commit: consumed, or repeats"
     )
@@ -211,7 +218,7 @@ class Control(Model):
 class TickOutcome(Model):
     """What the journal holds from the proposed tick onward, and what has arrived since."""
 
-    ticks: tuple[Delta, ...]
+    ticks: tuple[str, ...] = Field(description="deltas as they are journalled: compared as text, seldom parsed")
     control: Control | None = None
     events: tuple[InboxBatch, ...] = ()
     more: bool = Field(False, description="further ticks are stored: ask again for the next one")

@@ -89,6 +89,7 @@ def _columns(tenant: str, host: HostRecord) -> tuple[object, ...]:
         host.state,
         host.registered_at,
         host.last_seen,
+        [storable_text(name) for name in host.features],
     )
 
 
@@ -98,6 +99,7 @@ def _host(row: asyncpg.Record) -> HostRecord:
         types=tuple(row["types"]),
         capabilities="*" if row["capabilities"] is None else tuple(row["capabilities"]),
         slots=row["slots"],
+        features=tuple(row["features"]),
         pid=row["pid"],
         state=row["state"],
         registered_at=row["registered_at"],

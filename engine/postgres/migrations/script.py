@@ -17,3 +17,9 @@ def run_script(name: str) -> None:
     op.execute("SELECT 1")
     adapted = op.get_bind().connection.dbapi_connection
     adapted.run_async(lambda driver: driver.execute(text))  # type: ignore[union-attr]  # asyncpg's adapter has it
+
+
+def previous_revision(revision: str) -> str:
+    """The newest one before it: revisions are numbered files, and form one line."""
+    numbers = (path.stem.partition("_")[0] for path in (Path(__file__).parent / "versions").glob("[0-9]*.py"))
+    return max(number for number in numbers if number < revision)

@@ -115,7 +115,10 @@ async def test_payloads_have_limits_and_owners(run: Run, dispatch: PostgresDispa
 
 
 async def test_hosts_are_registered_seen_and_lost(hosts: PostgresHostStore, tenant: str) -> None:
-    first, second = host("h1", 60), host("h2", 30, types=("a", "b"), capabilities=("x", "y"), pid=7)
+    first, second = (
+        host("h1", 60),
+        host("h2", 30, types=("a", "b"), capabilities=("x", "y"), pid=7, features=("chains",)),
+    )
     assert await hosts.upsert(tenant, [second, first]) == []
     assert await hosts.live(tenant, "synthetic", 10) == [first]
     assert await hosts.live(tenant, "b", 10) == [second]

@@ -22,10 +22,23 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-def record(host_id: str, *, types: tuple[str, ...] = ("coder",), capabilities: Any = "*", slots: int = 1) -> HostRecord:
+def record(
+    host_id: str,
+    *,
+    types: tuple[str, ...] = ("coder",),
+    capabilities: Any = "*",
+    slots: int = 1,
+    features: tuple[str, ...] = (),
+) -> HostRecord:
     now = datetime.now(UTC)
     return HostRecord(
-        host_id=host_id, types=types, capabilities=capabilities, slots=slots, registered_at=now, last_seen=now
+        host_id=host_id,
+        types=types,
+        capabilities=capabilities,
+        slots=slots,
+        features=features,
+        registered_at=now,
+        last_seen=now,
     )
 
 

@@ -47,6 +47,13 @@ async def test_agents_are_spread_over_the_hosts_with_the_hosts_slots() -> None:
     assert {b.slots for b in result.bindings} == {5}
 
 
+async def test_an_agent_takes_chains_when_its_host_says_so() -> None:
+    world = World("h1")
+    world.hosts.put("acme", record("h2", features=("chains", "of the future")))
+    result = await world.binder.bind(request(count=2))
+    assert {b.host_id: b.chains for b in result.bindings} == {"h1": False, "h2": True}
+
+
 async def test_without_a_host_the_agents_are_missing_and_hosts_are_asked_for() -> None:
     world = World()
     result = await world.binder.bind(request(count=3))
