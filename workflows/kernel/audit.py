@@ -50,14 +50,14 @@ class AuditTrail:
         self.add(AuditEventType.AGENT_DISCONNECTED, agent_id=agent_id, host_id=host_id)
 
     def assigned(self, attempt: Attempt) -> None:
-        plan = self.state.plan
-        task = plan.tasks[self.state.index[attempt.task_id]]
+        specs = self.state.specs
+        task = specs[self.state.index[attempt.task_id]]
         self.add(
             AuditEventType.TASK_ASSIGNED,
             task_id=attempt.task_id,
             agent_id=attempt.agent_id,
             attempt=attempt.attempt,
-            dependencies=[plan.tasks[d].id for d in task.deps],
+            dependencies=[specs[d].id for d in task.deps],
             estimated_duration_seconds=task.estimate_ms / 1000,
         )
 

@@ -139,7 +139,7 @@ class _Tick:
 
     def _checkpoint(self, reason: str, control: Control | None = None) -> None:
         state = self.state
-        completed = tuple(t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True)
+        completed = tuple(t.id for t, run in zip(state.specs, state.tasks, strict=True)
                           if run.phase is Phase.COMPLETED)  # fmt: skip
         item = Checkpoint.model_validate(
             {
@@ -158,7 +158,7 @@ class _Tick:
         state, now_ms = self.state, self.now_ms
         for i in sorted(state.delayed):
             if state.tasks[i].due_ms <= now_ms:
-                self.change.retry(state.plan.tasks[i].id)
+                self.change.retry(state.specs[i].id)
         if state.paused and state.grace_due_ms is not None and state.grace_due_ms <= now_ms:
             self._end_grace()
         self._expire_in_flight()
@@ -195,7 +195,7 @@ class _Tick:
         for agent_id in sorted({state.tasks[i].agent_id or "" for i in silent}):
             self.fold.lose(state.agents[agent_id], "it confirmed no assignment")
         for i in overdue:
-            run, task = state.tasks[i], state.plan.tasks[i]
+            run, task = state.tasks[i], state.specs[i]
             if run.phase is Phase.RUNNING:
                 why = f"not done {task.timeout_ms / 1000:g} s after its start"
                 self.fold.cancel.append(self._attempt(i))
@@ -220,7 +220,7 @@ class _Tick:
         for item in self.change.recorded.get("failed", ()):
             if item.retry_at_ms is None:
                 i = self.state.index[item.task_id]
-                rule = self.state.plan.tasks[i].on_failure or self.state.plan.on_failure
+                rule = self.state.specs[i].on_failure or self.state.plan.on_failure
                 if rule == "fail_fast":
                     self._close(ExecutionStatus.FAILED, _task_failed(item))
                     return
@@ -231,8 +231,8 @@ class _Tick:
         while waiting:
             j = waiting.pop()
             if not self.state.tasks[j].phase.over:
-                self.change.skip(self.state.plan.tasks[j].id)
-                self.trail.task_closed("skipped", self.state.plan.tasks[j].id)
+                self.change.skip(self.state.specs[j].id)
+                self.trail.task_closed("skipped", self.state.specs[j].id)
                 waiting.extend(self.state.dependents[j])
 
     def _assign(self) -> None:
@@ -243,7 +243,7 @@ class _Tick:
             if n >= ASSIGNMENTS_PER_TICK_MAX:
                 break
             attempt = Attempt.model_construct(
-                task_id=state.plan.tasks[i].id,
+                task_id=state.specs[i].id,
                 agent_id=agent_id,
                 attempt=state.tasks[i].attempt + 1,
                 host_id=state.agents[agent_id].host_id or "",
@@ -264,7 +264,7 @@ class _Tick:
             code, message = self.inbox.allocation_error
             self._close(ExecutionStatus.FAILED, TerminalError(error_code=code, error_message=message))
         elif self._stalled():
-            stuck = [t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True) if not run.phase.over]
+            stuck = [t.id for t, run in zip(state.specs, state.tasks, strict=True) if not run.phase.over]
             self._close(
                 ExecutionStatus.FAILED,
                 TerminalError(
@@ -282,7 +282,7 @@ class _Tick:
 
     def _branches_failed(self) -> TerminalError:
         state = self.state
-        failed = [t.id for t, run in zip(state.plan.tasks, state.tasks, strict=True) if run.phase is Phase.FAILED]
+        failed = [t.id for t, run in zip(state.specs, state.tasks, strict=True) if run.phase is Phase.FAILED]
         return TerminalError(
             error_code="TASKS_FAILED",
             error_message=f"{len(failed)} tasks failed: " + ", ".join(failed[:10]),
@@ -293,7 +293,7 @@ class _Tick:
     def _close(self, status: ExecutionStatus, error: TerminalError | None = None) -> None:
         self._stop_in_flight()
         state = self.state
-        for task, run in zip(state.plan.tasks, state.tasks, strict=True):
+        for task, run in zip(state.specs, state.tasks, strict=True):
             if not run.phase.over:
                 self.change.cancel(task.id)
                 self.trail.task_closed("cancelled", task.id)
@@ -310,7 +310,7 @@ class _Tick:
     def _attempt(self, i: int) -> Attempt:
         run = self.state.tasks[i]
         return Attempt.model_construct(
-            task_id=self.state.plan.tasks[i].id, agent_id=run.agent_id or "", attempt=run.attempt
+            task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt
         )
 
     def _hosts(self) -> dict[str, str]:
@@ -336,7 +336,7 @@ class _Tick:
 
     def _phase(self) -> str | None:
         state = self.state
-        names = [state.plan.tasks[i].id for i in sorted(state.in_flight)[:PHASE_NAMES_MAX]]
+        names = [state.specs[i].id for i in sorted(state.in_flight)[:PHASE_NAMES_MAX]]
         if not names:
             return None
         more = len(state.in_flight) - len(names)

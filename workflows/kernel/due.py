@@ -22,5 +22,5 @@ def expects_results_soon(state: RunState, within_ms: int) -> bool:
     """Whether waiting in the tick for results is likely to pay: some running task's role is that fast, or unknown."""
     if state.status is not ExecutionStatus.EXECUTING:
         return False
-    roles = {state.plan.tasks[i].role for i in state.in_flight}
+    roles = {state.specs[i].role for i in state.in_flight}
     return any(state.pace_ms.get(role, 0.0) <= within_ms for role in roles)

@@ -119,7 +119,7 @@ class Fold:
     def _note_start(self, run: TaskRun, event: AgentEvent, at_ms: int) -> int:
         """Fast tasks report their start with their end. Returns when the attempt started."""
         if run.phase is Phase.RUNNING:
-            task = self.state.plan.tasks[self.state.index[event.task_id]]
+            task = self.state.specs[self.state.index[event.task_id]]
             return run.due_ms - task.timeout_ms
         reported_ms = run.assigned_at_ms if event.started_at_ms is None else event.started_at_ms
         started_at_ms = min(max(reported_ms, run.assigned_at_ms), at_ms)
@@ -153,7 +153,7 @@ class Fold:
         at_ms: int | None = None,
     ) -> None:
         """End the current attempt of a task in flight; retry it as its policy says, or give it up."""
-        task, run, now_ms = self.state.plan.tasks[i], self.state.tasks[i], self.change.at_ms
+        task, run, now_ms = self.state.specs[i], self.state.tasks[i], self.change.at_ms
         started_at_ms = run.due_ms - task.timeout_ms if run.phase is Phase.RUNNING else None
         retry_at_ms: int | None = None
         if not blamed:

@@ -42,6 +42,6 @@ def progress_table(state: RunState) -> str:
         running = sum(agent.load for agent in agents)
         rows.append(f"| {role} | {len(agents)} | {bound} | {running} | {len(state.ready[role])} |")
     done = f"**{state.status.value}**: {state.completed} of {len(state.tasks)} tasks completed, {state.failed} failed."
-    running_now = [state.plan.tasks[i].id for i in sorted(state.in_flight)]
+    running_now = [state.specs[i].id for i in sorted(state.in_flight)]
     now = f"\n\nRunning: {_names(running_now)}." if running_now else ""
     return f"{done}{now}\n\n" + "\n".join(rows)

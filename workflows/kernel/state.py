@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import ExecutionInput, KernelPlan
+from engine.contracts.kernel import ExecutionInput, KernelPlan, KernelTask
 
 PACE_WEIGHT = 0.3
 """Weight of the newest duration in a role's moving average."""
@@ -101,6 +101,8 @@ class RunState:
         plan = launch.plan
         self.launch = launch
         self.plan: KernelPlan = plan
+        self.specs: list[KernelTask] = list(plan.tasks)
+        """The plan's tasks, and after them those that were added since."""
         self.index = {task.id: i for i, task in enumerate(plan.tasks)}
         self.dependents: list[list[int]] = [[] for _ in plan.tasks]
         for i, task in enumerate(plan.tasks):
@@ -207,7 +209,7 @@ class RunState:
         for agent in self.agents.values():
             agent.load = 0
         for i, run in enumerate(self.tasks):
-            task = self.plan.tasks[i]
+            task = self.specs[i]
             if run.phase is Phase.READY:
                 (self.ready_alone if task.alone else self.ready[task.role]).append((task.slack_ms, i))
             elif run.phase is Phase.DELAYED:

@@ -70,7 +70,7 @@ class Transitions:
         i = self.state.index[item.task_id]
         run = self.state.tasks[i]
         self.undo.set(run, "phase", Phase.RUNNING)
-        self.undo.set(run, "due_ms", item.at_ms + self.state.plan.tasks[i].timeout_ms)
+        self.undo.set(run, "due_ms", item.at_ms + self.state.specs[i].timeout_ms)
         self._record("started", item)
 
     def complete(self, item: Done) -> None:
@@ -79,7 +79,7 @@ class Transitions:
         self._leave_flight(i, Phase.COMPLETED)
         undo.set(state, "completed", state.completed + 1)
         self._busy.append((item.started_at_ms, item.at_ms))
-        role = state.plan.tasks[i].role
+        role = state.specs[i].role
         duration_ms, known = max(item.at_ms - item.started_at_ms, 0), state.pace_ms.get(role)
         pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
         undo.put(state.pace_ms, role, float(pace_ms))
@@ -162,7 +162,7 @@ class Transitions:
             if i in again or run.phase is not Phase.COMPLETED:
                 run.phase, run.failures, run.losses, run.agent_id = Phase.PENDING, 0, 0, None
         for i, run in enumerate(state.tasks):
-            done = (state.tasks[d].phase is Phase.COMPLETED for d in state.plan.tasks[i].deps)
+            done = (state.tasks[d].phase is Phase.COMPLETED for d in state.specs[i].deps)
             run.remaining = sum(not d for d in done)
             if run.phase is Phase.PENDING and run.remaining == 0:
                 run.phase = Phase.READY
@@ -217,13 +217,13 @@ class Transitions:
 
     def _make_ready(self, i: int) -> None:
         self.undo.set(self.state.tasks[i], "phase", Phase.READY)
-        self.undo.insort(self._ready_list(i), (self.state.plan.tasks[i].slack_ms, i))
+        self.undo.insort(self._ready_list(i), (self.state.specs[i].slack_ms, i))
 
     def _leave_ready(self, i: int) -> None:
-        self.undo.unsort(self._ready_list(i), (self.state.plan.tasks[i].slack_ms, i))
+        self.undo.unsort(self._ready_list(i), (self.state.specs[i].slack_ms, i))
 
     def _ready_list(self, i: int) -> list[tuple[int, int]]:
-        task = self.state.plan.tasks[i]
+        task = self.state.specs[i]
         return self.state.ready_alone if task.alone else self.state.ready[task.role]
 
     def _leave_flight(self, i: int, phase: Phase) -> None:

@@ -14,7 +14,7 @@ class SupervisorPolicy:
         if state.ready_alone:
             yield from self._alone(state)
             return
-        if any(state.plan.tasks[i].alone for i in state.in_flight):
+        if any(state.specs[i].alone for i in state.in_flight):
             return
         for role in sorted(state.ready):
             waiting = state.ready[role]
@@ -26,7 +26,7 @@ class SupervisorPolicy:
         if state.in_flight:
             return
         for _, i in state.ready_alone:
-            role = state.plan.tasks[i].role
+            role = state.specs[i].role
             for agent_id in sorted(state.agents):
                 agent = state.agents[agent_id]
                 if agent.role == role and agent.host_id is not None:

@@ -112,7 +112,7 @@ class Drill:
         found = []
         for i in sorted(self.state.in_flight):
             run = self.state.tasks[i]
-            found.append(Attempt(task_id=self.state.plan.tasks[i].id, agent_id=run.agent_id or "", attempt=run.attempt))
+            found.append(Attempt(task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt))
         return found
 
     def attempt(self, task_id: str) -> Attempt:

@@ -87,7 +87,7 @@ class Chaos:
             done = [a for d in drill.deltas if d.checkpoint for a in d.checkpoint.completed]
             point = drill.state.latest_checkpoint or ""
             completed = [
-                t.id for t, run in zip(drill.state.plan.tasks, drill.state.tasks, strict=True) if run.phase == 5
+                t.id for t, run in zip(drill.state.specs, drill.state.tasks, strict=True) if run.phase == 5
             ]
             drill.rewind_to(point, *(t for t in completed if t not in done))
         elif name == "wait_a_little":
@@ -133,7 +133,7 @@ def test_whatever_comes_the_invariants_hold_and_an_honest_end_is_reached(
 
 def check_order(drill: Drill) -> None:
     """Nothing starts before its dependencies are done; nothing is done twice in an epoch; attempts only rise."""
-    names = [t.id for t in drill.state.plan.tasks]
+    names = [t.id for t in drill.state.specs]
     done: set[str] = set()
     attempts: dict[str, int] = {}
     for delta in drill.deltas:
@@ -143,7 +143,7 @@ def check_order(drill: Drill) -> None:
             assert item.task_id not in done, "a task is completed once in an epoch"
             done.add(item.task_id)
         for attempt in delta.assigned:
-            task = drill.state.plan.tasks[names.index(attempt.task_id)]
+            task = drill.state.specs[names.index(attempt.task_id)]
             assert {names[d] for d in task.deps} <= done, "dependencies are done before a task starts"
             assert attempt.task_id not in done
             assert attempt.attempt > attempts.get(attempt.task_id, 0), "attempts are never used again"
