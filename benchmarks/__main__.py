@@ -15,9 +15,9 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import calls, planning, steps
+from benchmarks import calls, crowds, planning, steps
 from benchmarks.engine import BrokenError
-from benchmarks.report import document, machine, table
+from benchmarks.report import document, footnotes, machine, table
 from benchmarks.results import Row
 from benchmarks.session import Session
 
@@ -28,8 +28,14 @@ BENCHMARKS: Final[dict[str, Callable[[Session], list[Row]]]] = {
     "status": calls.status,
     "control": calls.control,
     "chain": steps.chain,
+    "turns": steps.turns,
     "graph": steps.random_run,
     "fanout": steps.fan_out_run,
+    "graph10k": steps.large_random_run,
+    "fanout10k": steps.large_fan_out_run,
+    "chains": crowds.chains,
+    "executions": crowds.one_task_executions,
+    "waiting": crowds.long_executions,
 }
 
 
@@ -41,7 +47,7 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     try:
         with ExitStack() as stack, notices.status("starting") as shown:
-            session = Session(stack, quick=options.quick, tell=shown.update)
+            session = Session(stack, quick=options.quick, tell=shown.update, repetitions=options.reps)
             for name in options.only:
                 since = time.monotonic()
                 rows += BENCHMARKS[name](session)
@@ -51,7 +57,9 @@ def main(arguments: list[str]) -> int:
         notices.print(f"broken: {error}", markup=False)
         return 1
     seconds = time.monotonic() - began
-    Console(width=None if sys.stdout.isatty() else 140).print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(table(rows))
+    for line in footnotes(rows):
+        print(line)
     cores, load = machine_before["cores"], machine_before["load_average"][0]
     print(f"{seconds:.0f} s on {cores} cores, load {load:g} before; targets missed: {_missed(rows)}")
     if options.json is not None:
@@ -70,8 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--only", type=_names, default=list(BENCHMARKS), metavar="NAME,...", help=", ".join(BENCHMARKS))
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: for a first look")
+    parser.add_argument("--reps", type=_positive, metavar="N", help="rounds of each row, instead of its own number")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and small sizes: for a first look")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def _names(text: str) -> list[str]:

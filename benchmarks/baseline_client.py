@@ -1,6 +1,7 @@
 """Runs graphs on raw Temporal and reads their times from its history."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from temporalio.client import Client
 
 from benchmarks.baseline import READY, TASK_QUEUE, BaselineWorkflow
 from benchmarks.engine import RUN_TIMEOUT_SECONDS, BrokenError, RunningEngine
+from benchmarks.history import history_events
 from benchmarks.results import NANOSECONDS_PER_MS
 from benchmarks.shapes import Dependencies
 
@@ -31,12 +33,29 @@ class RunTimes:
 
 
 class Baseline:
-    def __init__(self, runner: asyncio.Runner, client: Client) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", runner: asyncio.Runner, client: Client) -> None:
+        self._process = process
         self._runner = runner
         self._client = client
 
     def run(self, graph: Dependencies) -> RunTimes:
         return self._runner.run(self._run(graph))
+
+    def crowd(self, count: int, graph: Dependencies | None) -> float:
+        """Seconds from the first request for one of that many workflows at once to the end of the last."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"count": count, "graph": graph}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "its worker has ended"}
+        if "seconds" not in answer:
+            raise BrokenError(f"the baseline: {answer['error']}")
+        return float(answer["seconds"])
+
+    def history_events(self, workflow_id: str) -> tuple[int, int]:
+        """(events, runs) of any workflow on the server."""
+        return self._runner.run(history_events(self._client, workflow_id))
 
     async def _run(self, graph: Dependencies) -> RunTimes:
         began_ns = time.time_ns()
@@ -78,7 +97,7 @@ def running_baseline(engine: RunningEngine) -> Iterator[Baseline]:
         if process.stdout.readline().strip() != READY:
             raise BrokenError("the baseline's worker did not start")
         with asyncio.Runner() as runner:
-            yield Baseline(runner, runner.run(Client.connect(address, namespace=namespace)))
+            yield Baseline(process, runner, runner.run(Client.connect(address, namespace=namespace)))
     finally:
         process.stdin.close()
         try:

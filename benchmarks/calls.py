@@ -22,7 +22,7 @@ def create(session: Session) -> list[Row]:
     """Each definition is new to the engine."""
     large, small = random_graph(LARGE_TASKS), chain(SMALL_TASKS)
     for graph in (large, small):  # connections, prepared statements, code paths
-        for _ in session.rounds("create: warming up", 3, 2):
+        for _ in session.warm_up("create", 3):
             session.api.create(definition(graph, AGENTS))
     rounds = session.rounds("create, 1,000 tasks", 100, 30)
     of_large = tuple(session.api.create(definition(large, AGENTS)).latency_ms for _ in rounds)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from benchmarks.processes import ProcessTree
 from benchmarks.results import NANOSECONDS_PER_MS
 
 STOP_TIMEOUT_SECONDS: Final = 60.0
@@ -24,6 +25,7 @@ REQUEST_TIMEOUT_SECONDS: Final = 60.0
 RUN_TIMEOUT_SECONDS: Final = 120.0
 IDLE_SECONDS_MAX: Final = 2.0
 PAGE_SIZE: Final = 1_000
+MANY_POLL_SECONDS: Final = 0.5
 CLOSED: Final = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -96,11 +98,47 @@ class Api:
     def create(self, definition: dict[str, Any]) -> Answer:
         return self.call("workflow.create", definition)
 
-    def execute(self, workflow_id: str) -> Answer:
-        return self.call("workflow.execute", {"workflow_id": workflow_id, "input_data": {}})
+    def execute(self, workflow_id: str, **options: Any) -> Answer:
+        params = {"workflow_id": workflow_id, "input_data": {}, "execution_options": options}
+        return self.call("workflow.execute", params)
+
+    def executions(self, workflow_id: str, limit: int = PAGE_SIZE) -> list[dict[str, Any]]:
+        """Its latest executions, in brief."""
+        items: list[dict[str, Any]] = self.get(f"/api/v1/executions?workflow_id={workflow_id}&limit={limit}")["items"]
+        return items
 
     def status(self, execution_id: str) -> Answer:
         return self.call("workflow.status", {"execution_id": execution_id})
+
+    def all_completed(self, workflow_id: str, count: int, timeout_seconds: float) -> list[dict[str, Any]]:
+        """Wait for the end of its `count` executions, up to a page of them."""
+        deadline = time.monotonic() + timeout_seconds
+        done = 0
+        while time.monotonic() < deadline:
+            time.sleep(MANY_POLL_SECONDS)
+            items = self.executions(workflow_id)
+            ended_otherwise = {item["status"] for item in items} & (CLOSED - {"completed"})
+            if ended_otherwise:
+                raise BrokenError(f"executions ended as {', '.join(sorted(ended_otherwise))}")
+            done = sum(item["status"] == "completed" for item in items)
+            if done == count:
+                return items
+        raise BrokenError(f"{done} of {count} executions completed within {timeout_seconds:g} s")
+
+    def ended(self, workflow_id: str, execution_id: str, poll_seconds: float) -> dict[str, Any]:
+        """Wait for the end of a workflow's latest execution, in brief: its tasks are not asked for, which in large
+        runs would be work for the engine."""
+        deadline = time.monotonic() + RUN_TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(poll_seconds)
+            [item] = self.executions(workflow_id, limit=1)
+            if item["execution_id"] != execution_id:
+                raise BrokenError("somebody else uses the engine")
+            if item["status"] in CLOSED:
+                if item["status"] != "completed":
+                    raise BrokenError(f"an execution ended as {item['status']}")
+                return item
+        raise BrokenError(f"an execution did not end within {RUN_TIMEOUT_SECONDS:g} s")
 
     def completed(self, execution_id: str, poll_seconds: float) -> dict[str, Any]:
         """Wait for the end. What is timed is taken from recorded times, so the polling's grain does not matter."""
@@ -118,8 +156,15 @@ class Api:
 @dataclass(frozen=True, slots=True)
 class RunningEngine:
     api: Api
+    url: str
+    token: str
     temporal_address: str
     temporal_namespace: str
+    processes: ProcessTree
+
+    def another_client(self) -> Api:
+        """With a connection of its own."""
+        return Api(self.url, self.token)
 
 
 @contextmanager
@@ -138,7 +183,14 @@ def running_engine() -> Iterator[RunningEngine]:
             raise BrokenError(f"the engine did not start: exit code {process.wait(STOP_TIMEOUT_SECONDS)}; {line}")
         api = Api(announced["url"], announced["token"])
         try:
-            yield RunningEngine(api, announced["temporal_address"], announced["temporal_namespace"])
+            yield RunningEngine(
+                api,
+                announced["url"],
+                announced["token"],
+                announced["temporal_address"],
+                announced["temporal_namespace"],
+                ProcessTree(process.pid),
+            )
         finally:
             api.close()
     finally:

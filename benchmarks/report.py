@@ -20,24 +20,35 @@ def machine() -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    columns = ("", "n", "p50 ms", "p95 ms", "raw Temporal p50", "ratio", "target", "")
-    shown = Table(*columns, caption="ratio: our median over raw Temporal's in the same run; below 1 is faster")
-    for column in shown.columns[1:6]:
+    columns = ("", "n", "unit", "p50", "p95", "raw Temporal p50", "ratio", "target", "")
+    shown = Table(*columns, caption="ratio: our median over raw Temporal's in the same run")
+    for column in (shown.columns[1], *shown.columns[3:7]):
         column.justify = "right"
     for row in rows:
         verdict = row.verdict
         style = {"reached": "green", "missed": "bold red", None: ""}[verdict]
         shown.add_row(
             row.name,
-            str(len(row.samples_ms)),
-            _figure(row.p50_ms),
-            _figure(row.p95_ms),
-            _figure(row.baseline_p50_ms),
+            str(len(row.samples)),
+            row.unit,
+            _figure(row.p50),
+            _figure(row.p95),
+            _figure(row.baseline_p50),
             "" if row.ratio is None else f"{row.ratio:.2f}",
-            "" if row.target is None else str(row.target),
+            "" if row.target is None else row.target.shown(row.unit),
             f"[{style}]{verdict}[/{style}]" if verdict and style else "",
         )
     return shown
+
+
+def footnotes(rows: Sequence[Row]) -> list[str]:
+    """What stands beside the figures of a row."""
+    lines = []
+    for row in rows:
+        parts = [f"{name} {value:,.4g}" for name, value in row.details.items()]
+        if parts:
+            lines.append(f"{row.name}: {row.details_of}: {', '.join(parts)}")
+    return lines
 
 
 def document(
@@ -52,7 +63,7 @@ def document(
     }
 
 
-def _figure(value_ms: float | None) -> str:
-    if value_ms is None:
+def _figure(value: float | None) -> str:
+    if value is None:
         return ""
-    return f"{value_ms:,.2f}" if value_ms < 100 else f"{value_ms:,.0f}"
+    return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"

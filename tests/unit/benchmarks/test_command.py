@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,10 @@ def test_a_missed_target_is_said_and_is_no_failure(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.usefixtures("benchmarks")
-@pytest.mark.parametrize(("arguments", "rounds"), [((), 10), (("--quick",), 3)])
-def test_a_quick_run_has_fewer_rounds(arguments: tuple[str, ...], rounds: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("arguments", "rounds"), [((), 10), (("--quick",), 3), (("--reps", "5"), 5)])
+def test_a_quick_run_has_fewer_rounds_and_their_number_can_be_given(
+    arguments: tuple[str, ...], rounds: int, tmp_path: Path
+) -> None:
     file = tmp_path / "figures.json"
     assert command.main(["--only", "rounds", "--json", str(file), *arguments]) == 0
     assert json.loads(file.read_text())["rows"][0]["samples"] == rounds
@@ -61,3 +64,17 @@ def test_an_unknown_name_is_answered_with_those_that_there_are(capsys: pytest.Ca
         command.main(["--only", "slow,slower"])
     assert raised.value.code == 2
     assert "slower; there are rounds, slow, broken" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_less_than_one_round_is_refused() -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--reps", "0"])
+
+
+@pytest.mark.parametrize(("quick", "size"), [(False, 10_000), (True, 300)])
+def test_a_small_size_has_no_target(quick: bool, size: int) -> None:
+    with ExitStack() as stack:
+        session = Session(stack, quick=quick, tell=lambda _: None)
+        assert session.scaled(10_000, 300) == size
+        assert session.target(Target("p50", 1)) == (None if quick else Target("p50", 1))
