@@ -1,16 +1,26 @@
 """The activities of a tick: commit, then tell the hosts, then wait a moment for what comes back."""
 
+import time
+from collections.abc import Sequence
 from uuid import UUID
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from engine.contracts import activity_names
+from engine.contracts.events import InboxBatch
+from engine.contracts.handover import HandedTick
 from engine.contracts.kernel import Checkpoint, CheckpointRequest, Control, TickOutcome, TickProposal
 from engine.errors import EngineError
 from engine.events.dispatch import Dispatcher
 from engine.events.lingering import Lingering
-from engine.ports import Acknowledged, Committed, ExecutionStore, Journal, Nudger
+from engine.observability.log import get_logger
+from engine.ports import Acknowledged, Committed, ExecutionStore, Journal
+
+log = get_logger(__name__)
+
+BURST_SECONDS_MAX = 0.4
+"""Signals wait while ticks follow each other inside one local activity."""
 
 
 def as_application_error(error: EngineError) -> ApplicationError:
@@ -27,44 +37,63 @@ class TickActivities:
         executions: ExecutionStore,
         dispatcher: Dispatcher,
         lingering: Lingering,
-        nudger: Nudger,
         acknowledged: Acknowledged,
     ) -> None:
         self._journal = journal
         self._executions = executions
         self._dispatcher = dispatcher
         self._lingering = lingering
-        self._nudger = nudger
         self._acknowledged = acknowledged
 
     @activity.defn(name=activity_names.COMMIT_TICK)
-    async def commit_tick(self, proposal: TickProposal) -> TickOutcome:
-        """Idempotent by (execution, tick): a repetition answers what is stored and redoes its stream writes."""
+    async def commit_tick(self, handed: HandedTick) -> TickOutcome:
+        """A tick, and those that follow from results that come at once. Idempotent by (execution, tick)."""
+        burst = handed.burst
+        attempt = burst.begin()
+        until = time.monotonic() + BURST_SECONDS_MAX
         try:
+            committed, batches = await self._commit(burst.proposal)
+            stored = list(committed.stored_texts)
+            more = committed.more
+            while batches and not more and _goes_on(committed) and time.monotonic() < until:
+                proposal = burst.follow_up(attempt, batches, committed.now_ms)
+                if proposal is None:
+                    break
+                try:
+                    committed, batches = await self._commit(proposal)
+                except (EngineError, ApplicationError) as error:
+                    # The workflow proposes this tick again, and then hears what became of it.
+                    log.warning("tick.burst_ended", execution_id=proposal.execution_id, error=str(error))
+                    more, batches = True, []
+                    break
+                stored += committed.stored_texts
+                more = committed.more
+        except EngineError as error:
+            raise as_application_error(error) from error
+        return _outcome(committed, stored, batches, more=more)
+
+    @activity.defn(name=activity_names.COMMIT_TICK_PATIENTLY)
+    async def commit_tick_patiently(self, proposal: TickProposal) -> TickOutcome:
+        """One tick, from whatever process."""
+        try:
+            committed, batches = await self._commit(proposal)
+        except EngineError as error:
+            raise as_application_error(error) from error
+        return _outcome(committed, committed.stored_texts, batches, more=committed.more)
+
+    async def _commit(self, proposal: TickProposal) -> tuple[Committed, list[InboxBatch]]:
+        """A repetition answers what is stored and redoes its stream writes."""
+        with self._lingering.open(proposal.tenant, proposal.execution_id) as seat:
             committed = await self._journal.commit(proposal)
             if not committed.ticks:
                 # Closed from outside while this run went on: there is nothing left that it could do.
                 raise ApplicationError("the execution is closed", type="EXECUTION_CLOSED", non_retryable=True)
-            with self._lingering.open(proposal.tenant, proposal.execution_id) as seat:
-                await self._dispatcher.write(proposal, committed.ticks, own=committed.own)
-                await self._tell(proposal, committed)
-                patient = committed.own and committed.control is None
-                batches = await seat.collect(proposal.linger_ms / 1000 if patient else 0.0)
-        except EngineError as error:
-            raise as_application_error(error) from error
-        return TickOutcome(
-            ticks=committed.ticks,
-            control=committed.control,
-            events=tuple(batches),
-            more=committed.more,
-            now_ms=committed.now_ms,
-        )
-
-    async def _tell(self, proposal: TickProposal, committed: Committed) -> None:
-        consumed = proposal.acknowledge if committed.own else [e for t in committed.ticks for e in t.consumed]
-        if consumed:
-            self._acknowledged(proposal.tenant, proposal.execution_id, list(consumed))
-        await self._nudger.nudge(proposal.tenant, proposal.execution_id, {"sequence": committed.last_sequence})
+            consumed = _consumed(proposal, committed)
+            seat.covered(consumed)
+            await self._dispatcher.write(proposal, committed)
+            if consumed:
+                self._acknowledged(proposal.tenant, proposal.execution_id, consumed)
+            return committed, await seat.collect(proposal.linger_ms / 1000 if _goes_on(committed) else 0.0)
 
     @activity.defn(name=activity_names.READ_CONTROL)
     async def read_control(self, request: CheckpointRequest) -> Control | None:
@@ -84,3 +113,21 @@ class TickActivities:
         return Checkpoint(
             checkpoint_id=str(found.checkpoint_id), reason="requested", completed=tuple(found.completed_tasks)
         )
+
+
+def _goes_on(committed: Committed) -> bool:
+    """Nothing has come between: the tick was stored as proposed, and nobody asks for anything."""
+    return committed.own and committed.control is None and not (committed.status and committed.status.closed)
+
+
+def _outcome(committed: Committed, stored: Sequence[str], batches: Sequence[InboxBatch], *, more: bool) -> TickOutcome:
+    return TickOutcome(
+        ticks=tuple(stored), control=committed.control, events=tuple(batches), more=more, now_ms=committed.now_ms
+    )
+
+
+def _consumed(proposal: TickProposal, committed: Committed) -> list[str]:
+    """Entries that are done with: those of the proposal when it was stored, else those of the stored ticks."""
+    if committed.own:
+        return list(proposal.acknowledge)
+    return [entry_id for delta in committed.ticks for entry_id in delta.consumed]

@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from engine.contracts import activity_names
     from engine.contracts.events import InboxBatch
     from engine.contracts.execution import ExecutionStatus
+    from engine.contracts.handover import HandedTick
     from engine.contracts.kernel import (
         BindRequest,
         BindResult,
@@ -24,15 +25,16 @@ with workflow.unsafe.imports_passed_through():
         Checkpoint,
         CheckpointRequest,
         Control,
+        Delta,
         ExecutionInput,
         ExecutionOutcome,
         Rewind,
         TerminalError,
         TickOutcome,
-        TickProposal,
     )
+    from workflows.kernel.burst import Burst
     from workflows.kernel.decide import Decision, decide
-    from workflows.kernel.due import expects_results_soon, next_due_ms
+    from workflows.kernel.due import next_due_ms
     from workflows.kernel.inbox import Inbox
     from workflows.kernel.policy import Policy
     from workflows.kernel.progress import progress_table, tick_summary
@@ -52,7 +54,6 @@ CHAINED_MS_MAX = 1_000
 """After so long without a pause between ticks, the workflow lets signals in."""
 
 HISTORY_BYTES_MAX = 1024 * 1024
-LINGER_MS = 30
 
 
 class ExecutionWorkflow:
@@ -118,7 +119,7 @@ class ExecutionWorkflow:
             "failed": state.failed,
             "total": len(state.tasks),
             "in_flight": [
-                {"task": state.plan.tasks[i].id, "agent": state.tasks[i].agent_id} for i in sorted(state.in_flight)
+                {"task": state.specs[i].id, "agent": state.tasks[i].agent_id} for i in sorted(state.in_flight)
             ],
         }
 
@@ -149,13 +150,20 @@ class ExecutionWorkflow:
             await self._listen()
             await self._tick()
             if self._may_continue_as_new():
-                await workflow.wait_condition(workflow.all_handlers_finished)
-                self._stop_timer()
-                carry = Carry(state=self._state.snapshot(), inbox=tuple(self._inbox.batches))
-                workflow.continue_as_new(self._launch.model_copy(update={"carry": carry}))
+                await self._continue_as_new()
         self._stop_timer()
         if self._allocation is not None:
             self._allocation.cancel()
+
+    async def _continue_as_new(self) -> None:
+        """As the only command of its workflow task: a signal that comes at the wrong moment makes the server refuse
+        the task, and what local activities brought in it would be lost with it."""
+        self._stop_timer()
+        await workflow.sleep(timedelta(milliseconds=1), summary="before going on as a new run")
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._may_continue_as_new():
+            carry = Carry(state=self._state.snapshot(), inbox=tuple(self._inbox.batches))
+            workflow.continue_as_new(self._launch.model_copy(update={"carry": carry}))
 
     def _now_ms(self) -> int:
         """Never goes back, and moves on within a workflow task with each commit's own time."""
@@ -216,23 +224,21 @@ class ExecutionWorkflow:
         request = CheckpointRequest(
             tenant=self._launch.tenant, execution_id=self._launch.execution_id, checkpoint_id=""
         )
-        found: Control | None = await self._patiently(
-            activity_names.READ_CONTROL, request, Control | None, "what was asked"
-        )
+        call = (activity_names.READ_CONTROL, request)
+        found: Control | None = await self._patiently(call, call, Control | None, "what was asked")
         return found
 
     async def _rewind_to(self, checkpoint_id: str) -> Rewind:
         request = CheckpointRequest(
             tenant=self._launch.tenant, execution_id=self._launch.execution_id, checkpoint_id=checkpoint_id
         )
-        point: Checkpoint = await self._patiently(
-            activity_names.LOAD_CHECKPOINT, request, Checkpoint, "the checkpoint to resume from"
-        )
+        call = (activity_names.LOAD_CHECKPOINT, request)
+        point: Checkpoint = await self._patiently(call, call, Checkpoint, "the checkpoint to resume from")
         kept = set(point.completed)
         state = self._state
         again = tuple(
             task.id
-            for task, run in zip(state.plan.tasks, state.tasks, strict=True)
+            for task, run in zip(state.specs, state.tasks, strict=True)
             if run.phase is Phase.COMPLETED and task.id not in kept
         )
         return Rewind(checkpoint_id=checkpoint_id, epoch=state.epoch + 1, tasks=again)
@@ -244,70 +250,64 @@ class ExecutionWorkflow:
         if decision.empty and not forced:
             decision.change.undo.rollback()
             return
-        outcome = await self._commit(decision)
+        burst = self._burst(decision)
+        outcome = await self._commit(burst)
         self._floor_ms = max(self._floor_ms, outcome.now_ms)
-        self._adopt(decision, outcome, taken)
+        self._adopt(burst, outcome, taken)
         if decision.hosts_came:
             self._waiting_in_vain = False
         unbound = self._state.unbound_agents()
         if unbound and not self._state.closed and not self._waiting_in_vain:
             self._allocate(unbound)
-        self._show(decision)
+        workflow.set_current_details(progress_table(self._state))
 
-    def _adopt(self, decision: Decision, outcome: TickOutcome, taken: Inbox) -> None:
+    def _burst(self, decision: Decision) -> Burst:
+        length = workflow.info().get_current_history_length()
+        if length != self._history_length:
+            self._history_length, self._base_tick = length, self._state.tick - 1
+        return Burst(self._state, self._policy, decision, self._base_tick, alone=bool(self._asked))
+
+    async def _commit(self, burst: Burst) -> TickOutcome:
+        handed = HandedTick(burst)
+        try:
+            outcome: TickOutcome = await self._patiently(
+                (activity_names.COMMIT_TICK, handed),
+                (activity_names.COMMIT_TICK_PATIENTLY, burst.proposal),
+                TickOutcome,
+                tick_summary(burst.proposal.delta),
+            )
+        finally:
+            burst.end()
+        return outcome
+
+    def _adopt(self, burst: Burst, outcome: TickOutcome, taken: Inbox) -> None:
         """Make the state what the journal says. Usually that is what was proposed; then nothing is left to do."""
-        own = bool(outcome.ticks) and outcome.ticks[0] == decision.delta
-        if not own:
-            decision.change.undo.rollback()
+        kept, stored = burst.adopt(outcome.ticks)
+        for delta in kept:
+            self._learn(delta)
+        if not kept:
             taken.batches.extend(self._inbox.batches)
             taken.bindings.extend(self._inbox.bindings)
             taken.control = self._inbox.control or taken.control
             self._inbox = taken
-        for delta in outcome.ticks[1:] if own else outcome.ticks:
+        for text in stored:
+            delta = Delta.model_validate_json(text)
             apply_delta(self._state, delta)
-        for delta in outcome.ticks:
-            self._error = delta.error or self._error
-            if delta.bound:
-                self._allocation_error = None
+            self._learn(delta)
         self._inbox.batches.extend(outcome.events)
         self._take_control(outcome.control)
         self._forced = self._forced or outcome.more or not outcome.ticks
 
-    async def _commit(self, decision: Decision) -> TickOutcome:
-        launch, state = self._launch, self._state
-        length = workflow.info().get_current_history_length()
-        if length != self._history_length:
-            self._history_length, self._base_tick = length, state.tick - 1
-        proposal = TickProposal.model_construct(
-            tenant=launch.tenant,
-            execution_id=launch.execution_id,
-            workflow_id=launch.workflow_id,
-            trace_id=launch.trace_id,
-            tick=state.tick,
-            base_tick=self._base_tick,
-            epoch=state.epoch,
-            partition=launch.partition,
-            delta=decision.delta,
-            acknowledge=tuple(decision.acknowledge),
-            results=tuple(decision.results),
-            cancel=tuple(decision.cancel),
-            hosts=decision.hosts,
-            audit=tuple(decision.audit),
-            metrics=decision.metrics,
-            current_phase=decision.current_phase,
-            linger_ms=LINGER_MS if expects_results_soon(state, LINGER_MS) and not self._asked else 0,
-        )
-        outcome: TickOutcome = await self._patiently(
-            activity_names.COMMIT_TICK, proposal, TickOutcome, tick_summary(decision.delta)
-        )
-        return outcome
+    def _learn(self, delta: Delta) -> None:
+        self._error = delta.error or self._error
+        if delta.bound:
+            self._allocation_error = None
 
-    async def _patiently(self, name: str, argument: Any, answer: Any, summary: str) -> Any:
+    async def _patiently(self, local: tuple[str, Any], regular: tuple[str, Any], answer: Any, summary: str) -> Any:
         """A local activity; after a few tries a regular one, which waits as long as it takes."""
         try:
             return await workflow.execute_local_activity(
-                name,
-                argument,
+                *local,
                 result_type=answer,
                 start_to_close_timeout=LOCAL_TICK,
                 retry_policy=LOCAL_RETRIES,
@@ -319,8 +319,7 @@ class ExecutionWorkflow:
             if isinstance(cause, CancelledError) or getattr(cause, "non_retryable", False):
                 raise
         return await workflow.execute_activity(
-            name,
-            argument,
+            *regular,
             result_type=answer,
             start_to_close_timeout=PATIENT_TICK,
             retry_policy=PATIENT_RETRIES,
@@ -341,9 +340,8 @@ class ExecutionWorkflow:
 
     async def _bind(self) -> None:
         """Agents whose hosts are there already are bound before the first tick."""
-        result: BindResult = await self._patiently(
-            activity_names.BIND_AGENTS, self._bind_request(None, 0.0), BindResult, "find hosts for the agents"
-        )
+        call = (activity_names.BIND_AGENTS, self._bind_request(None, 0.0))
+        result: BindResult = await self._patiently(call, call, BindResult, "find hosts for the agents")
         self._inbox.bindings.extend(result.bindings)
 
     def _allocate(self, agent_ids: tuple[str, ...]) -> None:
@@ -375,12 +373,6 @@ class ExecutionWorkflow:
                 "AGENT_ALLOCATION_TIMEOUT",
                 f"no host came in {ALLOCATION_WAIT_SECONDS:g} s for {len(result.missing)} agents: {names}",
             )
-
-    # What people see -------------------------------------------------------------------------------------------
-
-    def _show(self, decision: Decision) -> None:
-        if decision.delta.status is not None or decision.delta.done or decision.delta.assigned:
-            workflow.set_current_details(progress_table(self._state))
 
     def _may_continue_as_new(self) -> bool:
         info = workflow.info()

@@ -3,8 +3,11 @@
 from typing import Final
 
 COMMIT_TICK: Final = "commit_tick"
+COMMIT_TICK_PATIENTLY: Final = "commit_tick_patiently"
+"""The same as a regular activity, perhaps in another process: for ticks that the local one cannot commit."""
 READ_CONTROL: Final = "read_control"
 LOAD_CHECKPOINT: Final = "load_checkpoint"
+EVALUATE_TASKS: Final = "evaluate_tasks"
 BIND_AGENTS: Final = "bind_agents"
 ALLOCATE_AGENTS: Final = "allocate_agents"
 

@@ -13,7 +13,7 @@ from engine.contracts.kernel import Attempt, Delta, Done, Failed, TickProposal
 from engine.errors import UnavailableError
 from engine.events import keys, wire
 from engine.events.functions import Functions
-from engine.ports import DispatchStore, StoredBody
+from engine.ports import Committed, DispatchStore, StoredBody
 
 ENTRY_ASSIGNMENTS_MAX = 200
 """Assignments in one entry: hosts read and start them as they come."""
@@ -78,8 +78,9 @@ class Dispatcher:
         self._store = store
         self._memory = _Memory()
 
-    async def write(self, proposal: TickProposal, ticks: Sequence[Delta], *, own: bool) -> None:
+    async def write(self, proposal: TickProposal, committed: Committed) -> None:
         """Redo or do the stream writes of stored ticks, in order. Raises UnavailableError when Redis is away."""
+        ticks, own = committed.ticks, committed.own
         if own and proposal.results:
             inline = {item.task_id: item.result for item in proposal.results if item.result_ref is None}
             self._memory.learn(proposal.execution_id, proposal.epoch, inline)
@@ -89,22 +90,30 @@ class Dispatcher:
             mine = own and delta is ticks[0]
             entries = await self._entries(proposal, delta, epoch, proposal.cancel if mine else ())
             acknowledge = proposal.acknowledge if mine else delta.consumed
-            await self._write_tick(proposal, delta, entries, acknowledge)
+            await self._write_tick(proposal, delta, entries, acknowledge, committed.last_sequence)
             if delta.status is not None and delta.status.closed:
                 self._memory.forget(proposal.execution_id, epoch)
 
     async def _write_tick(
-        self, proposal: TickProposal, delta: Delta, entries: list[tuple[str, bytes]], acknowledge: Iterable[str]
+        self,
+        proposal: TickProposal,
+        delta: Delta,
+        entries: list[tuple[str, bytes]],
+        acknowledge: Iterable[str],
+        last_sequence: int,
     ) -> None:
         acks = list(acknowledge)
-        if not entries and not acks:
-            return
         stream_keys = [
             keys.tick_key(proposal.tenant, proposal.execution_id),
             keys.partition_stream(proposal.tenant, proposal.partition),
             *(keys.tasks_stream(proposal.tenant, host_id) for host_id, _ in entries),
         ]
-        args: list[Any] = [delta.tick, TICK_KEY_SECONDS, keys.GROUP, len(acks), *acks, *(body for _, body in entries)]
+        channel = keys.feed_channel(proposal.tenant, proposal.execution_id)
+        nudge = b'{"sequence":%d}' % last_sequence
+        bodies = (body for _, body in entries)
+        args: list[Any] = [
+            delta.tick, TICK_KEY_SECONDS, keys.GROUP, channel, nudge, len(acks), *acks, *bodies
+        ]  # fmt: skip
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
                 await self._functions.call("orc_write_tick", stream_keys, args)

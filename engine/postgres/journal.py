@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import Control, Delta, TickProposal
+from engine.contracts.kernel import Control, Delta, TickProposal, delta_text
 from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
 from engine.ports import Committed
 from engine.postgres.documents import raw_document, reported_document, storable_text
@@ -30,7 +30,7 @@ class PostgresJournal:
     async def commit(self, proposal: TickProposal) -> Committed:
         """Raises NotFoundError, InvalidTransitionError (a gap in the ticks), UnavailableError."""
         check_tenant(proposal.tenant)
-        text = proposal.delta.model_dump_json(exclude_defaults=True)
+        text = proposal.delta_text or delta_text(proposal.delta)
         arguments = _commit_arguments(proposal, text)
         async with self._database.connection() as connection:
             row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)

@@ -11,12 +11,15 @@ from typing import Any
 
 
 class UndoLog:
-    """Changes in order. Not reusable after `rollback`."""
+    """Changes in order. Not reusable after `rollback`.
+
+    A step is a function and its arguments, not a closure: there are dozens of steps a task, and hardly ever a rollback.
+    """
 
     __slots__ = ("_steps",)
 
     def __init__(self) -> None:
-        self._steps: list[Callable[[], None]] = []
+        self._steps: list[tuple[Any, ...]] = []
 
     def set(self, target: Any, name: str, value: Any) -> None:
         """Set an attribute."""
@@ -24,40 +27,44 @@ class UndoLog:
         if old is value:
             return
         setattr(target, name, value)
-        self._steps.append(lambda: setattr(target, name, old))
+        self._steps.append((setattr, target, name, old))
 
     def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a key. Undone, a new key is gone again and an old one has its old value, in its old place."""
         if key in mapping:
-            old = mapping[key]
-            mapping[key] = value
-            self._steps.append(lambda: mapping.__setitem__(key, old))
+            self._steps.append((mapping.__setitem__, key, mapping[key]))
         else:
-            mapping[key] = value
-            self._steps.append(lambda: mapping.__delitem__(key))
+            self._steps.append((mapping.__delitem__, key))
+        mapping[key] = value
 
     def drop(self, mapping: dict[Any, Any], key: Any) -> None:
         """Delete a key if it is there. Undone, it stands last: such mappings' order has no meaning."""
         if key in mapping:
-            old = mapping.pop(key)
-            self._steps.append(lambda: mapping.__setitem__(key, old))
+            self._steps.append((mapping.__setitem__, key, mapping.pop(key)))
 
     def insort(self, items: list[Any], item: Any) -> None:
         """Insert into a sorted list of unique items."""
         insort(items, item)
-        self._steps.append(lambda: items.__delitem__(bisect_left(items, item)))
+        self._steps.append((_unsort, items, item))
 
     def unsort(self, items: list[Any], item: Any) -> None:
         """Remove from a sorted list of unique items, if it is there."""
-        at = bisect_left(items, item)
-        if at < len(items) and items[at] == item:
-            del items[at]
-            self._steps.append(lambda: insort(items, item))
+        if _unsort(items, item):
+            self._steps.append((insort, items, item))
 
     def on_rollback(self, step: Callable[[], None]) -> None:
-        self._steps.append(step)
+        self._steps.append((step,))
 
     def rollback(self) -> None:
         """Take everything back, last change first."""
         while self._steps:
-            self._steps.pop()()
+            step, *arguments = self._steps.pop()
+            step(*arguments)
+
+
+def _unsort(items: list[Any], item: Any) -> bool:
+    at = bisect_left(items, item)
+    found = at < len(items) and bool(items[at] == item)
+    if found:
+        del items[at]
+    return found
