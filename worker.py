@@ -6,6 +6,7 @@ that wait for them; split over processes, they travel by signal.
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -51,6 +52,7 @@ WORKFLOW_TASKS_MAX = 20
 
 CACHED_WORKFLOWS_MAX = 2_000
 LOCAL_ACTIVITIES_MAX = 400
+GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 50_000, 20, 50
 STICKY_TIMEOUT = timedelta(seconds=5)
 STOP_GRACE = timedelta(seconds=5)
 STOP_MAX = timedelta(seconds=8)
@@ -65,6 +67,7 @@ def temporal_worker(
         workflows=list(WORKFLOW_CLASSES),
         activities=[
             ticks.commit_tick,
+            ticks.commit_tick_patiently,
             ticks.read_control,
             ticks.load_checkpoint,
             allocation.bind_agents,
@@ -95,6 +98,14 @@ async def run_until_cancelled(worker: Worker) -> None:
         raise
 
 
+async def run_bridge(bridge: Bridge) -> None:
+    """Its partitions go to others at once, while the workflows of this process still finish their ticks."""
+    try:
+        await bridge.run()
+    finally:
+        await bridge.stop()
+
+
 async def serve(settings: Settings, roles: frozenset[str]) -> None:
     """Run the roles until cancelled, which is how a signal arrives."""
     unknown = roles - ROLES
@@ -103,8 +114,17 @@ async def serve(settings: Settings, roles: frozenset[str]) -> None:
     configure(settings, "+".join(sorted(roles)))
     async with AsyncExitStack() as stack:
         jobs = await build(settings, roles, stack)
+        _collect_less_often()
         log.info("worker.started", roles=sorted(roles), task_queue=settings.task_queue)
         await run_together(jobs)
+
+
+def _collect_less_often() -> None:
+    """A large execution is hundreds of thousands of objects that live long and hold no cycles. At the interpreter's
+    own thresholds, looking through them again and again took a quarter of the time of a large run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE)
 
 
 async def build(
@@ -131,16 +151,15 @@ async def build(
         reader = connect_redis(settings, repeat=False)
         stack.push_async_callback(reader.aclose)
         bridge = Bridge(redis, reader, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
-        stack.push_async_callback(bridge.stop)
         acknowledged = bridge.acknowledged
         jobs += [
-            bridge.run,
+            lambda: run_bridge(bridge),
             RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
         ]
     if WORKFLOWS in roles:
         dispatcher = Dispatcher(functions, stores.dispatch)
-        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, feed, acknowledged)
+        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder))
         jobs.append(lambda: run_until_cancelled(worker))

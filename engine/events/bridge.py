@@ -70,6 +70,7 @@ class Bridge:
         self._maintenance = maintenance
         self._payloads = payloads
         self._lingering = lingering
+        lingering.abandoned = self.undelivered
         self._progress = progress
         self._deliveries: dict[tuple[str, str], Deliveries] = {}
         self._held_bytes = 0
@@ -94,6 +95,17 @@ class Bridge:
         deliveries = self._deliveries.get((tenant, execution_id))
         if deliveries is not None:
             self._cover(deliveries, list(entry_ids))
+
+    def undelivered(self, tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None:
+        """They were handed over, and no tick came that consumed them: they go by signal."""
+        deliveries = self._deliveries.get((tenant, execution_id))
+        if deliveries is None:
+            return
+        for entry_id in entry_ids:
+            held = deliveries.held.get(entry_id)
+            if held is not None:
+                held.delivered_at = None
+        self._send_soon(deliveries)
 
     # Reading ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +148,7 @@ class Bridge:
             members: Any = await self._redis.smembers(keys.TENANTS)
             self._tenants = sorted(member.decode() for member in members)
             self._tenants_at = now
+        self._leases.reading()
         streams = {}
         for partition, fence in sorted(self._leases.fences.items()):
             for tenant in self._tenants:
@@ -175,6 +188,9 @@ class Bridge:
                 return
 
     async def _take(self, tenant: str, partition: int, entry_id: str, fields: dict[bytes, bytes]) -> None:
+        fence = self._leases.fences.get(partition)
+        if fence is None:
+            return  # given up while it was being read: it stays pending, and the next owner takes it over
         size_bytes = sum(len(value) for value in fields.values()) if fields else 0
         try:
             report = wire.decode_report(fields)
@@ -190,7 +206,7 @@ class Bridge:
             batch = InboxBatch.model_construct(
                 entry_id=entry_id,
                 partition=partition,
-                fence=self._leases.fences.get(partition, 0),
+                fence=fence,
                 low="0-0",
                 events=tuple(events),
             )
