@@ -2,10 +2,13 @@
 
 An attempt is remembered after its end, so that the same one arriving again (the engine sends what was not
 confirmed once more) is not done twice. That memory is bounded and forgets idle executions first.
+
+An attempt with `after` is the next of a chain: it waits behind its predecessor, not in the agent's queue, and takes
+the slot that the predecessor leaves, with its result. When the predecessor does not complete, it is given back.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +21,20 @@ DONE = None
 class Attempt:
     """One attempt on its way through this host."""
 
-    __slots__ = ("agent", "assignment", "entry", "execution", "key", "released", "running", "wanted")
+    __slots__ = (
+        "agent",
+        "announced",
+        "assignment",
+        "entry",
+        "execution",
+        "followers",
+        "inherited",
+        "key",
+        "released",
+        "running",
+        "started_at_ms",
+        "wanted",
+    )
 
     def __init__(
         self, key: Key, execution: "Execution", agent: "Agent", entry: Entry, assignment: dict[str, Any]
@@ -32,6 +48,13 @@ class Attempt:
         """False once it was cancelled or given back: nothing of it is reported any more."""
         self.running = False
         self.released = False
+        self.started_at_ms = 0
+        self.announced = False
+        """Its start was handed to the outbox."""
+        self.followers: list[Attempt] | None = None
+        """What waits for its completion: the rest of a chain hangs on the next one."""
+        self.inherited: bytes | None = None
+        """Its predecessor's result, as JSON."""
 
     @property
     def route(self) -> Route:
@@ -41,22 +64,27 @@ class Attempt:
 class Agent:
     """A logical agent of one execution: a queue and a number of slots."""
 
-    __slots__ = ("queue", "running")
+    __slots__ = ("listed", "queue", "running")
 
     def __init__(self) -> None:
         self.queue: deque[Attempt] = deque()
         self.running = 0
+        self.listed = False
+        """It is among those that may start something."""
 
 
 class Execution:
-    __slots__ = ("agents", "attempts", "control", "open", "touched")
+    __slots__ = ("agents", "attempts", "control", "latest", "open", "touched", "waiting")
 
     def __init__(self) -> None:
         self.control: Control = "run"
         self.attempts: dict[tuple[str, int, int], Attempt | None] = {}
+        self.latest: dict[tuple[str, int], int] = {}
+        """The attempt of a task and epoch that came last: `after` names none."""
         self.agents: dict[str, Agent] = {}
         self.open = 0
-        """Attempts that are queued or running."""
+        """Attempts that wait or run."""
+        self.waiting = 0
         self.touched = 0.0
 
 
@@ -66,6 +94,8 @@ class Changes:
 
     returned: list[Attempt] = field(default_factory=list)
     stopped: list[Attempt] = field(default_factory=list)
+    orphaned: list[Attempt] = field(default_factory=list)
+    """Their predecessors were cancelled; to be given back, unless they are cancelled as well."""
     consumed: list[Key] = field(default_factory=list)
     dropped_results: list[Key] = field(default_factory=list)
     cancelled_executions: list[str] = field(default_factory=list)
@@ -76,8 +106,17 @@ class Changes:
 class Board:
     """All executions that this host has work of."""
 
-    def __init__(self, slots: int, *, remembered_max: int = 200_000, expiry_seconds: float = 3600.0) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        kept_result: Callable[[Key], bytes | None] = lambda _: None,
+        remembered_max: int = 200_000,
+        expiry_seconds: float = 3600.0,
+    ) -> None:
+        """`kept_result` finds the result of an attempt that has ended, if it is still there."""
         self._slots = slots
+        self._kept_result = kept_result
         self._remembered_max = remembered_max
         self._expiry_seconds = expiry_seconds
         self._executions: OrderedDict[str, Execution] = OrderedDict()
@@ -89,7 +128,7 @@ class Board:
 
     @property
     def queued(self) -> int:
-        return sum(execution.open for execution in self._executions.values()) - self.running
+        return sum(execution.waiting for execution in self._executions.values())
 
     def take(self, entries: Iterable[Entry], now: float) -> Changes:
         """Take entries in. Control and cancellations of all of them come before any assignment of theirs."""
@@ -107,6 +146,9 @@ class Board:
                 self._assign(execution, entry, assignment, changes)
             for key in entry.cancel:
                 self._cancel(execution, key, changes)
+            for attempt in changes.orphaned:
+                self._return(attempt, changes.returned)
+            changes.orphaned.clear()
             if entry.control == "cancel":
                 self._cancel_all(entry.execution_id, execution, changes)
             elif execution.control == "pause":
@@ -116,24 +158,48 @@ class Board:
 
     def ready(self) -> list[Attempt]:
         """Attempts to start now, in order; they count as running from here on."""
-        starting: list[Attempt] = []
+        return list(iter(self.next, None))
+
+    def next(self) -> Attempt | None:
+        """An attempt to start now, of the agents in turn; it counts as running from here on."""
         while self._startable:
             agent = self._startable.popleft()
+            agent.listed = False
             while agent.queue and agent.running < self._slots:
                 attempt = agent.queue.popleft()
                 if attempt.wanted:
                     attempt.running = True
+                    attempt.execution.waiting -= 1
                     agent.running += 1
                     self.running += 1
-                    starting.append(attempt)
-        return starting
+                    self._list(agent)
+                    return attempt
+        return None
 
-    def ended(self, attempt: Attempt) -> None:
-        """It was reported, or nobody wants its report; its slot may still be taken, see `release`."""
-        execution = attempt.execution
-        if execution.attempts.get(attempt.key[1:], DONE) is attempt:
-            execution.attempts[attempt.key[1:]] = DONE
+    def ended(self, attempt: Attempt, result: bytes | None = None) -> list[Attempt]:
+        """It was reported, or nobody wants its report; its slot may still be taken, see `release`.
+
+        With a result the chain behind it goes on as soon as the slot is free; without, what waits behind it is
+        returned, to be given back.
+        """
+        execution, slot = attempt.execution, attempt.key[1:]
+        if execution.attempts.get(slot, DONE) is attempt:
+            execution.attempts[slot] = DONE
             execution.open -= 1
+            if not attempt.running:
+                execution.waiting -= 1
+        if attempt.followers is None:
+            return []
+        followers, attempt.followers = attempt.followers, None
+        returned: list[Attempt] = []
+        for follower in reversed(followers) if result is not None else followers:
+            if result is None:
+                self._return(follower, returned)
+            elif follower.wanted:
+                follower.inherited = result
+                follower.agent.queue.appendleft(follower)
+                self._list(follower.agent, first=True)
+        return returned
 
     def release(self, attempt: Attempt) -> None:
         """Free its slot, once."""
@@ -141,7 +207,7 @@ class Board:
             attempt.released = True
             attempt.agent.running -= 1
             self.running -= 1
-            self._startable.append(attempt.agent)
+            self._list(attempt.agent)
 
     def give_back_all(self) -> list[Attempt]:
         """Everything that has not started, for a host that stops."""
@@ -191,11 +257,30 @@ class Board:
             # Not remembered: the engine may hand out the same attempt again later.
             changes.returned.append(attempt)
             return
+        after, before = assignment.get("after"), None
+        if after is not None:
+            number = execution.latest.get((after, key.epoch), 0)
+            before = execution.attempts.get((after, key.epoch, number), DONE)
+            if before is DONE:
+                attempt.inherited = self._kept_result(Key(key.execution_id, after, key.epoch, number))
+            if attempt.inherited is None and (before is DONE or before.agent is not agent):
+                changes.returned.append(attempt)
+                return
         execution.attempts[key[1:]] = attempt
+        execution.latest[key.task_id, key.epoch] = key.attempt
         self.remembered += 1
         execution.open += 1
-        agent.queue.append(attempt)
-        self._startable.append(agent)
+        execution.waiting += 1
+        if before is not DONE:
+            before.followers = [*(before.followers or ()), attempt]
+        else:
+            agent.queue.append(attempt)
+            self._list(agent)
+
+    def _list(self, agent: Agent, *, first: bool = False) -> None:
+        if agent.queue and not agent.listed:
+            agent.listed = True
+            (self._startable.appendleft if first else self._startable.append)(agent)
 
     def _cancel(self, execution: Execution, key: Key, changes: Changes) -> None:
         attempt = execution.attempts.get(key[1:], DONE)
@@ -208,23 +293,38 @@ class Board:
         attempt.wanted = False
         if attempt.running:
             changes.stopped.append(attempt)
+        changes.orphaned += attempt.followers or ()
+        attempt.followers = None
         self.ended(attempt)
 
     def _cancel_all(self, execution_id: str, execution: Execution, changes: Changes) -> None:
         for attempt in [a for a in execution.attempts.values() if a is not DONE]:
             self._cancel(execution, attempt.key, changes)
+        changes.orphaned.clear()
         changes.cancelled_executions.append(execution_id)
 
     def _give_back(self, execution: Execution, changes: Changes) -> None:
+        if not execution.waiting:
+            return
+        for attempt in [a for a in execution.attempts.values() if a is not DONE and not a.running]:
+            self._return(attempt, changes.returned)
         for agent in execution.agents.values():
-            while agent.queue:
-                attempt = agent.queue.popleft()
-                if attempt.wanted:
-                    attempt.wanted = False
-                    del execution.attempts[attempt.key[1:]]
-                    self.remembered -= 1
-                    execution.open -= 1
-                    changes.returned.append(attempt)
+            agent.queue.clear()
+
+    def _return(self, attempt: Attempt, returned: list[Attempt]) -> None:
+        """Give it back, and what waits behind it. It is not remembered: the same attempt may come again."""
+        behind: deque[Attempt] = deque([attempt])
+        while behind:
+            attempt = behind.popleft()
+            if attempt.wanted and not attempt.running:
+                attempt.wanted = False
+                del attempt.execution.attempts[attempt.key[1:]]
+                self.remembered -= 1
+                attempt.execution.open -= 1
+                attempt.execution.waiting -= 1
+                returned.append(attempt)
+                behind.extend(attempt.followers or ())
+                attempt.followers = None
 
     def _forget(self, now: float) -> None:
         """Forget executions that were idle for long, and the longest idle ones when there are too many attempts."""

@@ -1,8 +1,8 @@
 """A host process: takes tasks for many logical agents of one tenant, runs them, reports.
 
-Four loops share one event loop: `_read` takes entries in, `_send` writes reports, `_heartbeat` says that the host
-lives, and each running attempt is a task of its own. What may happen to an attempt is decided in `board`, what is
-still to be said in `outbox`; this module connects them with time, functions and Redis.
+Loops share one event loop: `_read` takes entries in, `_send` writes reports, `_heartbeat` says that the host lives,
+and `lanes` run attempts. What may happen to an attempt is decided in `board`, what is still to be said in `outbox`;
+this module connects them with time, functions and Redis.
 """
 
 import asyncio
@@ -12,10 +12,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal
 
 import orjson
@@ -23,7 +22,8 @@ from redis.exceptions import RedisError
 
 from orchestration_agent.board import Attempt, Board, Changes
 from orchestration_agent.connection import Connection, Fields
-from orchestration_agent.outbox import Outbox
+from orchestration_agent.lanes import Lanes
+from orchestration_agent.outbox import CHAIN_HELD_SECONDS, Outbox
 from orchestration_agent.runner import Function, Outcome, Runner, failure
 from orchestration_agent.task import Task
 from orchestration_agent.wire import Entry, MalformedEntry, decode_entry, encode_event
@@ -35,6 +35,9 @@ CANCEL_GRACE_SECONDS = 5.0
 
 KEPT_BYTES_MAX = 256 * 1024 * 1024
 """While results of this size wait to be consumed, no new task starts."""
+
+FEATURES = ("chains",)
+"""What this host understands beyond the basic protocol."""
 
 FLUSH_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.2
@@ -73,10 +76,10 @@ class AgentHost:
         self.options = options
         self.host_id = options.host_id or _new_id(options)
         self._runner = Runner(function, options.threads_max)
-        self._board = Board(options.slots)
         self._outbox = Outbox(resend_seconds=options.resend_seconds)
+        self._board = Board(options.slots, kept_result=self._outbox.kept_result)
         self._connection = Connection(options.redis_url, options.tenant, self.host_id)
-        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self._lanes = Lanes(self._following, self._run, self._waits, self._run_ended)
         self._threads: dict[Attempt, asyncio.Future[Any]] = {}
         self._sending = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -86,6 +89,9 @@ class AgentHost:
         self._announce_now = asyncio.Event()
         self._stopping = asyncio.Event()
         self._registered = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
+        self._now: Callable[[], float] = time.monotonic
 
     def stop(self) -> None:
         """Give back what has not started, let running tasks end within the grace period, then leave."""
@@ -93,6 +99,8 @@ class AgentHost:
 
     async def run(self) -> None:
         """Returns after `stop`. Outages of Redis are sat out."""
+        self._loop, self._thread_id = asyncio.get_running_loop(), threading.get_ident()
+        self._now = self._loop.time
         loops = [
             asyncio.create_task(work(), name=name)
             for name, work in (("read", self._read), ("send", self._send), ("heartbeat", self._heartbeat))
@@ -104,7 +112,7 @@ class AgentHost:
                 ended.result()  # a loop ends only by a defect: say which
             await self._wind_down(heartbeat=loops[-1])
         finally:
-            await _end([*loops, stopping, *self._running.values()])
+            await _end([*loops, stopping, *self._lanes.running.values()])
             if self._timer is not None:
                 self._timer.cancel()
             self._runner.close()
@@ -125,7 +133,7 @@ class AgentHost:
             return
         changes = self._board.take(entries, now)
         self._obey(changes, now)
-        self._fill()
+        self._lanes.fill()
         self._flush_soon()
 
     def _obey(self, changes: Changes, now: float) -> None:
@@ -137,18 +145,19 @@ class AgentHost:
             self._outbox.dropped(key)
         for execution_id in changes.cancelled_executions:
             self._outbox.execution_dropped(execution_id)
-        for attempt in changes.returned:
-            self._outbox.returned(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms())
+        self._return(changes.returned)
         for attempt in changes.again_running:
             self._outbox.started(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms(), now)
         for key in changes.again_done:
             self._outbox.send_again(key, now)
 
+    def _return(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            self._outbox.returned(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms())
+
     def _stop_attempt(self, attempt: Attempt) -> None:
         self._outbox.dropped(attempt.key)
-        running = self._running.get(attempt)
-        if running is not None:
-            running.cancel()
+        self._lanes.cancel(attempt)
         asyncio.get_running_loop().call_later(CANCEL_GRACE_SECONDS, self._free, attempt)
 
     def _renew(self) -> None:
@@ -173,19 +182,17 @@ class AgentHost:
 
     # Running tasks
 
-    def _fill(self) -> None:
+    def _following(self) -> Attempt | None:
+        """The attempt to start next, if one may start."""
         if self._outbox.kept_bytes > KEPT_BYTES_MAX or self._board.closing:
-            return
-        for attempt in self._board.ready():
-            run = self._running[attempt] = asyncio.create_task(self._run(attempt))
-            run.add_done_callback(partial(self._run_ended, attempt))
+            return None
+        return self._board.next()
 
     async def _run(self, attempt: Attempt) -> None:
-        started_at_ms = _now_ms()
-        agent_id = attempt.assignment["agent_id"]
+        if not attempt.wanted:
+            return  # cancelled before it came to run
+        attempt.started_at_ms = _now_ms()
         task = self._task_of(attempt)
-        self._outbox.started(attempt.key, attempt.route, agent_id, started_at_ms, self._now())
-        self._flush_soon()
         try:
             outcome = await self._runner.run(task, lambda future: self._threads.__setitem__(attempt, future))
         except asyncio.CancelledError:
@@ -194,30 +201,41 @@ class AgentHost:
                 raise
             outcome = failure("AGENT_ERROR", "the function cancelled itself", retryable=True)
         if attempt.wanted:
-            self._report(attempt, outcome, started_at_ms)
+            self._report(attempt, outcome)
 
-    def _report(self, attempt: Attempt, outcome: Outcome, started_at_ms: int) -> None:
-        kind = "agent.task_completed" if outcome.error is None else "agent.task_failed"
+    def _waits(self, attempt: Attempt) -> None:
+        """It takes time: its start is worth a report."""
+        if attempt.wanted and not attempt.announced:
+            attempt.announced = True
+            agent_id = attempt.assignment["agent_id"]
+            self._outbox.started(attempt.key, attempt.route, agent_id, attempt.started_at_ms, self._now())
+            self._flush_soon()
+
+    def _report(self, attempt: Attempt, outcome: Outcome) -> None:
+        completed = outcome.error is None
         event = encode_event(
-            kind,
+            "agent.task_completed" if completed else "agent.task_failed",
             attempt.key,
             attempt.assignment["agent_id"],
             _now_ms(),
-            started_at_ms=started_at_ms,
+            started_at_ms=attempt.started_at_ms,
             result=outcome.result,
+            spawn=outcome.spawn,
             error=outcome.error,
         )
-        self._outbox.finished(attempt.key, attempt.route, event, self._now())
-        self._board.ended(attempt)
+        held_seconds = CHAIN_HELD_SECONDS if completed and attempt.followers else 0.0
+        self._outbox.finished(
+            attempt.key, attempt.route, event, self._now(), completed=completed, held_seconds=held_seconds
+        )
+        self._return(self._board.ended(attempt, outcome.result))
         attempt.wanted = False  # nothing of it is reported any more
-        self._wake.set()
+        self._flush_soon()
 
-    def _run_ended(self, attempt: Attempt, run: asyncio.Task[None]) -> None:
-        del self._running[attempt]
-        if not run.cancelled() and run.exception() is not None:
-            logger.error("%s: a defect of the host", attempt.key, exc_info=run.exception())
+    def _run_ended(self, attempt: Attempt, error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("%s: a defect of the host", attempt.key, exc_info=error)
             if attempt.wanted:
-                self._report(attempt, failure("AGENT_DEFECT", "the agent's host failed", retryable=True), _now_ms())
+                self._report(attempt, failure("AGENT_DEFECT", "the agent's host failed", retryable=True))
         thread = self._threads.pop(attempt, None)
         if thread is None or thread.done():
             self._free(attempt)
@@ -231,18 +249,14 @@ class AgentHost:
 
     def _free(self, attempt: Attempt) -> None:
         self._board.release(attempt)
-        self._fill()
+        self._lanes.fill()
 
     def _task_of(self, attempt: Attempt) -> Task:
         assignment, entry, key = attempt.assignment, attempt.entry, attempt.key
-        loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
-
-        def report(fraction: float) -> None:
-            if threading.get_ident() == loop_thread:
-                self._progressed(attempt, fraction)
-            else:  # the outbox is the loop's
-                loop.call_soon_threadsafe(self._progressed, attempt, fraction)
-
+        results = assignment.get("results")
+        if attempt.inherited is not None:
+            results = {**(results or {}), assignment["after"]: orjson.loads(attempt.inherited)}
+            attempt.inherited = None
         return Task(
             task_id=key.task_id,
             agent_id=assignment["agent_id"],
@@ -250,18 +264,25 @@ class AgentHost:
             action=assignment.get("action") or key.task_id,
             input=assignment.get("input"),
             execution_input=entry.input,
-            results=assignment.get("results"),
+            results=results,
             attempt=key.attempt,
             epoch=key.epoch,
             execution_id=key.execution_id,
             workflow_id=entry.workflow_id,
             trace_id=entry.trace_id,
             timeout_seconds=assignment.get("timeout_seconds"),
-            report=report,
+            report=lambda fraction: self._heard(attempt, fraction),
         )
+
+    def _heard(self, attempt: Attempt, fraction: float) -> None:
+        if threading.get_ident() == self._thread_id:
+            self._progressed(attempt, fraction)
+        elif self._loop is not None:  # the outbox is the loop's
+            self._loop.call_soon_threadsafe(self._progressed, attempt, fraction)
 
     def _progressed(self, attempt: Attempt, fraction: float) -> None:
         if attempt.wanted:
+            self._waits(attempt)
             agent_id = attempt.assignment["agent_id"]
             self._outbox.progressed(attempt.key, attempt.route, agent_id, _now_ms(), fraction, self._now())
             self._flush_soon()
@@ -270,7 +291,9 @@ class AgentHost:
 
     def _flush_soon(self) -> None:
         """Wake the sender now, or when something will be due."""
-        if self._outbox.urgent:
+        if self._wake.is_set():
+            return
+        if self._outbox.urgent(self._now()):
             self._wake.set()
             return
         due = self._outbox.next_due()
@@ -296,7 +319,7 @@ class AgentHost:
                 if entries:
                     await self._connection.write(entries)
             self._flush_soon()
-            self._fill()
+            self._lanes.fill()
 
     # Being known
 
@@ -319,6 +342,7 @@ class AgentHost:
             "types": self.options.types,
             "capabilities": self.options.capabilities,
             "slots": self.options.slots,
+            "features": FEATURES,
             "pid": os.getpid(),
         }
         if self._board.closing:
@@ -340,15 +364,15 @@ class AgentHost:
     async def _wind_down(self, heartbeat: asyncio.Task[None]) -> None:
         self._board.closing = True
         self._announce_now.set()
-        for attempt in self._board.give_back_all():
-            self._outbox.returned(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms())
+        self._return(self._board.give_back_all())
         self._wake.set()
-        if self._running:
-            logger.info("stopping: %d tasks may go on for %g s", len(self._running), self.options.grace_seconds)
-            await asyncio.wait(list(self._running.values()), timeout=self.options.grace_seconds)
-        for attempt, running in list(self._running.items()):
+        running = self._lanes.running
+        if running:
+            logger.info("stopping: %d tasks may go on for %g s", len(running), self.options.grace_seconds)
+            await asyncio.wait(list(running.values()), timeout=self.options.grace_seconds)
+        for attempt in list(running):
             attempt.wanted = False
-            running.cancel()
+            self._lanes.cancel(attempt)
         await _end([heartbeat])  # none may follow the departure
         try:
             async with asyncio.timeout(FLUSH_SECONDS), self._sending:
@@ -357,10 +381,6 @@ class AgentHost:
                 await self._connection.forget_stream()
         except (RedisError, OSError, TimeoutError) as error:
             logger.warning("left without a word, Redis does not answer: %s: %s", type(error).__name__, error)
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
 
 
 def _decode(raw: Sequence[tuple[bytes, Fields]]) -> list[Entry]:

@@ -7,6 +7,9 @@ again, until the engine says that a committed step has consumed it: whatever fai
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
+
+import orjson
 
 from orchestration_agent.wire import Key, Route, encode_event, pack
 
@@ -14,6 +17,9 @@ STARTED_HELD_SECONDS = 0.02
 PROGRESS_INTERVAL_SECONDS = 0.25
 RESEND_INTERVAL_SECONDS = 10.0
 RESULT_KEPT_SECONDS = 3600.0
+
+CHAIN_HELD_SECONDS = 0.005
+"""A completion behind which the same chain goes on waits so long for company: nobody but the chain waits for it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +43,7 @@ class _Progress:
 class _Result:
     route: Route
     event: bytes
+    completed: bool
     resend_at: float
     drop_at: float
 
@@ -59,6 +66,7 @@ class Outbox:
         self._resend_seconds = resend_seconds
         self._kept_seconds = kept_seconds
         self._pending: dict[Route, list[bytes]] = {}
+        self._pending_due = inf
         self._starts: dict[Key, _Start] = {}  # in order of `due`
         self._progress: dict[Key, _Progress] = {}
         self._progress_sent: dict[Key, float] = {}
@@ -70,9 +78,8 @@ class Outbox:
         """Results that the engine has not reported consumed."""
         return len(self._results)
 
-    @property
-    def urgent(self) -> bool:
-        return bool(self._pending)
+    def urgent(self, now: float) -> bool:
+        return self._pending_due <= now
 
     def started(self, key: Key, route: Route, agent_id: str, at_ms: int, now: float) -> None:
         self._starts[key] = _Start(route, agent_id, at_ms, now + STARTED_HELD_SECONDS)
@@ -82,19 +89,25 @@ class Outbox:
         if waiting is not None:
             waiting.fraction, waiting.at_ms = fraction, at_ms
             return
-        due = max(now, self._progress_sent.get(key, float("-inf")) + PROGRESS_INTERVAL_SECONDS)
+        due = max(now, self._progress_sent.get(key, -inf) + PROGRESS_INTERVAL_SECONDS)
         self._progress[key] = _Progress(route, agent_id, at_ms, fraction, due)
 
-    def finished(self, key: Key, route: Route, event: bytes, now: float) -> None:
-        """A completion or a failure: sent at once, kept until consumed."""
+    def finished(
+        self, key: Key, route: Route, event: bytes, now: float, *, completed: bool = True, held_seconds: float = 0.0
+    ) -> None:
+        """A completion or a failure: sent at once or a moment later, kept until consumed."""
         self._forget_beginnings(key)
-        self._pending.setdefault(route, []).append(event)
-        self._results[key] = _Result(route, event, now + self._resend_seconds, now + self._kept_seconds)
+        self._add(route, event, now + held_seconds)
+        self._results[key] = _Result(route, event, completed, now + self._resend_seconds, now + self._kept_seconds)
         self.kept_bytes += len(event)
 
+    def kept_result(self, key: Key) -> bytes | None:
+        """The result of a completion that the engine has not reported consumed, as JSON."""
+        kept = self._results.get(key)
+        return orjson.dumps(orjson.loads(kept.event)["result"]) if kept is not None and kept.completed else None
+
     def returned(self, key: Key, route: Route, agent_id: str, at_ms: int) -> None:
-        event = encode_event("agent.task_returned", key, agent_id, at_ms)
-        self._pending.setdefault(route, []).append(event)
+        self._add(route, encode_event("agent.task_returned", key, agent_id, at_ms))
 
     def consumed(self, key: Key) -> None:
         """The engine has it; or it does not matter any more."""
@@ -117,6 +130,7 @@ class Outbox:
     def clear(self) -> None:
         for table in (self._pending, self._starts, self._progress, self._progress_sent, self._results):
             table.clear()
+        self._pending_due = inf
         self.kept_bytes = 0
 
     def send_again(self, key: Key, now: float) -> None:
@@ -132,12 +146,14 @@ class Outbox:
 
     def next_due(self) -> float | None:
         """When `collect` will have something although nothing new comes."""
-        due = [progress.due for progress in self._progress.values()]
+        due = self._pending_due
         if self._starts:
-            due.append(next(iter(self._starts.values())).due)
+            due = min(due, next(iter(self._starts.values())).due)
         if self._results:
-            due.append(next(iter(self._results.values())).resend_at)
-        return min(due, default=None)
+            due = min(due, next(iter(self._results.values())).resend_at)
+        for progress in self._progress.values():
+            due = min(due, progress.due)
+        return None if due == inf else due
 
     def collect(self, now: float) -> list[OutgoingEntry]:
         """Everything that is due, as entries; what was collected is out of the box (results are kept)."""
@@ -149,8 +165,16 @@ class Outbox:
             for route, events in self._pending.items()
             for body in pack(events)
         ]
-        self._pending = {}
+        self._pending, self._pending_due = {}, inf
         return entries
+
+    def _add(self, route: Route, event: bytes, due: float = -inf) -> None:
+        events = self._pending.get(route)
+        if events is None:
+            self._pending[route] = [event]
+        else:
+            events.append(event)
+        self._pending_due = min(self._pending_due, due)
 
     def _collect_starts(self, now: float) -> None:
         while self._starts:
@@ -162,8 +186,7 @@ class Outbox:
     def _send_start(self, key: Key) -> None:
         start = self._starts.pop(key, None)
         if start is not None:
-            event = encode_event("agent.task_started", key, start.agent_id, start.at_ms)
-            self._pending.setdefault(start.route, []).append(event)
+            self._add(start.route, encode_event("agent.task_started", key, start.agent_id, start.at_ms))
 
     def _collect_progress(self, now: float) -> None:
         for key, progress in list(self._progress.items()):
@@ -174,7 +197,7 @@ class Outbox:
                 event = encode_event(
                     "agent.task_progress", key, progress.agent_id, progress.at_ms, progress=progress.fraction
                 )
-                self._pending.setdefault(progress.route, []).append(event)
+                self._add(progress.route, event)
 
     def _collect_results(self, now: float) -> None:
         for key, result in self._due_results(now):
@@ -183,7 +206,7 @@ class Outbox:
                 continue
             result.resend_at = now + self._resend_seconds
             self._results.move_to_end(key)
-            self._pending.setdefault(result.route, []).append(result.event)
+            self._add(result.route, result.event)
 
     def _due_results(self, now: float) -> list[tuple[Key, _Result]]:
         due = []

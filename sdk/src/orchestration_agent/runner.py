@@ -4,15 +4,21 @@ import asyncio
 import inspect
 import logging
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from orchestration_agent.task import Task, TaskFailed
-from orchestration_agent.wire import CODE_LENGTH_MAX, MESSAGE_LENGTH_MAX, RESULT_BYTES_MAX
+from orchestration_agent.task import Spawned, Task, TaskFailed
+from orchestration_agent.wire import (
+    CODE_LENGTH_MAX,
+    MESSAGE_LENGTH_MAX,
+    RESULT_BYTES_MAX,
+    SPAWN_BYTES_MAX,
+    SPAWN_TASKS_MAX,
+)
 
 logger = logging.getLogger("orchestration_agent")
 
@@ -21,9 +27,10 @@ Function = Callable[[Task], Any]
 
 @dataclass(slots=True, frozen=True)
 class Outcome:
-    """Either `result` (JSON) or `error`."""
+    """Either `result` (JSON) or `error`; with a result, the tasks that it adds (JSON)."""
 
     result: bytes | None = None
+    spawn: bytes | None = None
     error: dict[str, Any] | None = None
 
 
@@ -62,14 +69,16 @@ class Runner:
         except (Exception, SystemExit) as error:  # the task ends here, the host does not
             logger.error("%r failed:\n%s", task, traceback.format_exc())
             return failure("AGENT_ERROR", _describe(error), retryable=True)
-        return encode_result(value)
+        return encode_result(value, task.spawned)
 
     def close(self) -> None:
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def encode_result(value: Any) -> Outcome:
+def encode_result(value: Any, spawned: Sequence[Any] = ()) -> Outcome:
+    if isinstance(value, Spawned):
+        value, spawned = value.result, [*spawned, *value.tasks]
     try:
         encoded = orjson.dumps(value)
     except TypeError as error:  # orjson's encoding error is one
@@ -77,7 +86,25 @@ def encode_result(value: Any) -> Outcome:
     if len(encoded) > RESULT_BYTES_MAX:
         message = f"the result has {len(encoded)} bytes as JSON, at most {RESULT_BYTES_MAX} are taken"
         return failure("RESULT_TOO_LARGE", message, retryable=False)
-    return Outcome(result=encoded)
+    return _with_spawned(encoded, spawned) if spawned else Outcome(result=encoded)
+
+
+def _with_spawned(result: bytes, tasks: Sequence[Any]) -> Outcome:
+    if len(tasks) > SPAWN_TASKS_MAX:
+        message = f"the result adds {len(tasks)} tasks, at most {SPAWN_TASKS_MAX} are taken"
+        return failure("SPAWN_TOO_LARGE", message, retryable=False)
+    for task in tasks:
+        if not isinstance(task, dict) or not isinstance(task.get("id"), str) or not isinstance(task.get("agent"), str):
+            message = f"a task to add is an object with id and agent, as in a definition; this is {task!r}"
+            return failure("SPAWN_INVALID", message, retryable=False)
+    try:
+        encoded = orjson.dumps(tasks)
+    except TypeError as error:
+        return failure("SPAWN_INVALID", f"the tasks to add cannot be written as JSON: {error}", retryable=False)
+    if len(encoded) > SPAWN_BYTES_MAX:
+        message = f"the tasks to add have {len(encoded)} bytes as JSON, at most {SPAWN_BYTES_MAX} are taken"
+        return failure("SPAWN_TOO_LARGE", message, retryable=False)
+    return Outcome(result=result, spawn=encoded)
 
 
 def _describe(error: BaseException) -> str:

@@ -4,6 +4,7 @@
 - `result`: what it returns; `{"task": <task_id>}` when absent
 - `fail_times`: attempts 1 to n fail
 - `fail`: every attempt fails, with this message
+- `spawn`: tasks that it adds, objects as in a definition
 - `progress`: number of progress updates, spread over the duration
 
 Failures are retryable and have the code SYNTHETIC_FAILURE; an input that makes no sense fails for good with
@@ -13,7 +14,7 @@ INVALID_INPUT.
 import asyncio
 from typing import Any
 
-from orchestration_agent.task import Task, TaskFailed
+from orchestration_agent.task import Spawned, Task, TaskFailed
 
 DURATION_MS_MAX = 7 * 24 * 3600 * 1000
 UPDATES_MAX = 10_000
@@ -33,7 +34,14 @@ async def run(task: Task) -> Any:
         raise TaskFailed(str(request["fail"]), code="SYNTHETIC_FAILURE", retryable=True)
     if task.attempt <= _number(request, "fail_times", 1_000_000):
         raise TaskFailed(f"attempt {task.attempt} fails as asked", code="SYNTHETIC_FAILURE", retryable=True)
-    return request.get("result", {"task": task.task_id})
+    result = request.get("result", {"task": task.task_id})
+    return Spawned(result, _tasks(request["spawn"])) if "spawn" in request else result
+
+
+def _tasks(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise TaskFailed("spawn is a list of tasks", code="INVALID_INPUT")
+    return value
 
 
 def _number(request: dict[str, Any], name: str, maximum: float) -> float:

@@ -1,7 +1,8 @@
 """What an agent's function gets, and how it says that it failed."""
 
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -17,6 +18,19 @@ class TaskFailed(Exception):
         self.message = message
         self.code = code
         self.retryable = retryable
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """Return it to add tasks to the execution along with the result.
+
+    `tasks` are objects as in a definition's `tasks`; `blocks` in one lists tasks of the execution that have not
+    started and that shall wait for it, too. At most 1,000 tasks and 128 KiB as JSON; else the attempt fails. What is
+    added counts when the result does: never twice, and not at all when the attempt fails.
+    """
+
+    result: Any = None
+    tasks: Sequence[dict[str, Any]] = ()
 
 
 class _Nothing(Awaitable[None]):
@@ -48,6 +62,7 @@ class Task:
         "input",
         "results",
         "role",
+        "spawned",
         "task_id",
         "timeout_seconds",
         "trace_id",
@@ -87,6 +102,7 @@ class Task:
         self.workflow_id = workflow_id
         self.trace_id = trace_id
         self.timeout_seconds = timeout_seconds
+        self.spawned: list[dict[str, Any]] = []
         self._report = report
         self._cancel_requested = False
         self._cancel_event: threading.Event | None = None
@@ -96,6 +112,10 @@ class Task:
         second, the last value wins."""
         self._report(min(1.0, max(0.0, float(fraction))))
         return _NOTHING
+
+    def spawn(self, *tasks: dict[str, Any]) -> None:
+        """Add tasks to the execution when this attempt completes; see `Spawned`, which does the same."""
+        self.spawned.extend(tasks)
 
     @property
     def cancelled(self) -> threading.Event:

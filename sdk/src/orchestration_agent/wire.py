@@ -12,6 +12,11 @@ ENTRY_EVENTS_MAX = 500
 
 RESULT_BYTES_MAX = 8 * 1024 * 1024
 
+SPAWN_BYTES_MAX = 128 * 1024
+"""The tasks that one result adds, as JSON."""
+
+SPAWN_TASKS_MAX = 1_000
+
 MESSAGE_LENGTH_MAX = 2_000
 
 CODE_LENGTH_MAX = 100
@@ -96,6 +101,8 @@ def _check_assignment(item: dict[str, Any]) -> None:
         and isinstance(item["attempt"], int)
     ):
         raise MalformedEntry("an assignment needs task_id, agent_id, epoch and attempt")
+    if not isinstance(item.get("after", ""), str | None):
+        raise MalformedEntry("after is the id of a task")
 
 
 def encode_event(
@@ -106,10 +113,11 @@ def encode_event(
     *,
     started_at_ms: int | None = None,
     result: bytes | None = None,
+    spawn: bytes | None = None,
     error: dict[str, Any] | None = None,
     progress: float | None = None,
 ) -> bytes:
-    """One event as JSON. `result` is JSON already."""
+    """One event as JSON. `result` and `spawn` are JSON already."""
     event: dict[str, Any] = {
         "type": kind,
         "task_id": key.task_id,
@@ -122,6 +130,8 @@ def encode_event(
         event["started_at_ms"] = started_at_ms
     if result is not None:
         event["result"] = orjson.Fragment(result)
+    if spawn is not None:
+        event["spawn"] = orjson.Fragment(spawn)
     if error is not None:
         event["error"] = error
     if progress is not None:

@@ -117,9 +117,9 @@ def test_clearing_leaves_nothing() -> None:
     outbox = Outbox()
     outbox.finished(key("a"), ROUTE, completed("a"), now=0.0)
     outbox.returned(key("b"), ROUTE, "w-1", 1)
-    assert outbox.urgent
+    assert outbox.urgent(0.0)
     outbox.clear()
-    assert not outbox.urgent
+    assert not outbox.urgent(1e9)
     assert (outbox.collect(1e9), outbox.kept, outbox.kept_bytes) == ([], 0, 0)
 
 
