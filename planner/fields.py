@@ -15,8 +15,10 @@ from engine.contracts.definition import (
     RetryPolicy,
     SagaConfig,
     TaskDefinition,
+    Trigger,
     WorkflowDefinition,
 )
+from engine.contracts.limits import EVENT_NAME_PATTERN
 from planner.problems import Location, ProblemList, Suggester, kind_of, quoted
 
 _WANTED: Final[Mapping[str, str]] = {
@@ -80,6 +82,8 @@ def _model_at(location: Location) -> type[BaseModel] | None:
             return TaskDefinition
         case ("tasks", _, "retry_policy", _):
             return RetryPolicy
+        case ("tasks", _, "triggers", _, _):
+            return Trigger
         case ("coordination", _):
             return Coordination
         case ("fault_tolerance", _):
@@ -102,6 +106,8 @@ def _add(
     if location[-1:] == ("[key]",):
         location = location[:-1]
     location = _as_written(location, data)
+    if kind in ("string_too_short", "string_too_long") and location[-1] in ("when", "for_each"):
+        return  # `planner.conditions` says so, as of every text that is no expression.
     if kind == "missing":
         problems.add("MISSING_FIELD", location, "is required")
     elif kind == "extra_forbidden":
@@ -150,6 +156,11 @@ def _name_problem(location: Location, given: object) -> tuple[str, Location, str
                 'the first a letter or digit, as in "1.0.0"'
             ),
         )
+    if location[-1:] == ("event",):
+        message = (
+            f"{quoted(given)} is not an event's name: 1 to 255 letters, digits, _ . : and - ({EVENT_NAME_PATTERN})"
+        )
+        return "INVALID_NAME", location, message
     return (
         "INVALID_NAME",
         location,

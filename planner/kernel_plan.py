@@ -1,7 +1,14 @@
 """A plan in the form that the kernel runs."""
 
-from engine.contracts.definition import RETRY_POLICIES, RetryPolicy, RetryPolicyName, TaskDefinition, WorkflowDefinition
-from engine.contracts.kernel import KernelPlan, KernelRole, KernelTask
+from engine.contracts.definition import (
+    RETRY_POLICIES,
+    RetryPolicy,
+    RetryPolicyName,
+    TaskDefinition,
+    Trigger,
+    WorkflowDefinition,
+)
+from engine.contracts.kernel import KernelPlan, KernelRole, KernelTask, KernelTrigger
 from engine.contracts.plan import Plan
 
 
@@ -9,8 +16,9 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
     """`plan` with what the kernel needs of `definition`; `default_retry` is for tasks without a policy of their own."""
     by_id = {task.id: task for task in definition.tasks}
     default = RETRY_POLICIES[default_retry]
+    fused = {index for chain in plan.chains for index in chain[1:]}
     tasks = []
-    for planned in plan.tasks:
+    for index, planned in enumerate(plan.tasks):
         task = by_id[planned.id]
         tasks.append(
             KernelTask(
@@ -23,6 +31,11 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
                 retry=_retry(task, default),
                 alone=task.parallel is False,
                 on_failure=task.on_failure,
+                fused=index in fused,
+                when=task.when is not None,
+                for_each=task.for_each is not None,
+                triggers=tuple(_trigger(trigger) for trigger in task.triggers) if task.triggers else (),
+                reuse=task.reuse,
             )
         )
     roles = {
@@ -30,6 +43,15 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
         for role, agent in sorted(definition.agents.items())
     }
     return KernelPlan(tasks=tuple(tasks), roles=roles, on_failure=definition.on_failure)
+
+
+def _trigger(trigger: Trigger) -> KernelTrigger:
+    return KernelTrigger(
+        event=trigger.event,
+        conditional=trigger.when is not None,
+        timeout_ms=trigger.timeout_seconds * 1000 if trigger.timeout_seconds is not None else None,
+        on_timeout=trigger.on_timeout,
+    )
 
 
 def _retry(task: TaskDefinition, default: RetryPolicy) -> RetryPolicy:

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engine.contracts.definition import WorkflowDefinition
+from planner.conditions import check_expressions
 from planner.fields import add_field_problems
 from planner.problems import ProblemList, Suggester, kind_of
 from planner.text import parse_text
@@ -29,6 +30,7 @@ def parse_definition(data: Any) -> WorkflowDefinition:
     check_graph(bounded, every_id, problems, suggester)
     check_agents(bounded, problems)
     check_values(bounded, problems)
+    check_expressions(bounded, {name for name in every_id if isinstance(name, str)}, problems, suggester)
     try:
         definition = WorkflowDefinition.model_validate(bounded)
     except ValidationError as error:

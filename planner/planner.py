@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import orjson
 
-from engine.contracts.definition import WorkflowDefinition
+from engine.contracts.definition import TaskDefinition, WorkflowDefinition
 from engine.contracts.plan import Plan, Problem
+from planner.chains import fused_chains
 from planner.draft import Draft, draft
 from planner.estimates import estimated_resources
 from planner.optimizations import optimizations
@@ -82,6 +83,7 @@ def make_plan(definition: WorkflowDefinition, plan_hash: str) -> Plan:
         "parallelism": tuple(map(len, drafted.graph.waves)),
         "parallelism_max": drafted.most_at_once(list(range(len(drafted.tasks)))),
         "estimated_resources": estimated_resources(drafted),
+        "chains": fused_chains(drafted),
         "warnings": warnings(drafted),
         "optimizations": optimizations(drafted),
     }
@@ -101,6 +103,14 @@ def _plan_tasks(drafted: Draft) -> tuple[dict[str, Any], ...]:
             "earliest_start_seconds": schedule.starts_us[index] / MICROSECONDS,
             "slack_seconds": schedule.slacks_us[index] / MICROSECONDS,
             "on_critical_path": schedule.slacks_us[index] == 0,
+            "dynamic": _dynamic(task),
         }
         for index, task in enumerate(drafted.tasks)
     )
+
+
+def _dynamic(task: TaskDefinition) -> tuple[str, ...]:
+    if task.when is None and task.for_each is None and not task.triggers and not task.reuse:
+        return ()  # Nearly all.
+    written = {"when": task.when, "for_each": task.for_each, "triggers": task.triggers, "reuse": task.reuse}
+    return tuple(field for field, value in written.items() if value)

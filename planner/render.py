@@ -11,6 +11,8 @@ from engine.contracts.plan import Plan, PlanTask, Problem
 TASKS_SHOWN_MAX: Final = 200
 WAVES_SHOWN_MAX: Final = 60
 ADVICE_SHOWN_MAX: Final = 20
+CHAINS_SHOWN_MAX: Final = 20
+PATH_ENDS_SHOWN_MAX: Final = 20
 NAME_WIDTH_MAX: Final = 28
 TIMELINE_WIDTH: Final = 40
 DEPENDENCIES_SHOWN_MAX: Final = 4
@@ -28,6 +30,7 @@ def render_plan(plan: Plan, *, tasks_max: int = TASKS_SHOWN_MAX) -> list[str]:
         *_critical_path(plan),
         "",
         *_parallelism(plan),
+        *_chains(plan),
         *_advice("Warnings", plan.warnings),
         *_advice("Optimizations", plan.optimizations),
     ]
@@ -91,7 +94,7 @@ def _task_line(plan: Plan, task: PlanTask, name_width: int, role_width: int) -> 
     return (
         f"  {mark} {_cut(task.id, name_width):<{name_width}}  {_cut(task.role, role_width):<{role_width}}  "
         f"|{_timeline(plan, task)}|  {format_seconds(task.estimate_seconds)} from "
-        f"{format_seconds(task.earliest_start_seconds)}{slack}{_after(plan, task)}"
+        f"{format_seconds(task.earliest_start_seconds)}{slack}{_after(plan, task)}{_dynamic(task)}"
     )
 
 
@@ -101,6 +104,10 @@ def _after(plan: Plan, task: PlanTask) -> str:
     names = [_cut(plan.tasks[index].id, NAME_WIDTH_MAX) for index in task.depends_on[:DEPENDENCIES_SHOWN_MAX]]
     more = len(task.depends_on) - len(names)
     return f"  after {', '.join(names)}" + (f" and {more} more" if more else "")
+
+
+def _dynamic(task: PlanTask) -> str:
+    return f"  [{', '.join(task.dynamic)}]" if task.dynamic else ""
 
 
 def _timeline(plan: Plan, task: PlanTask) -> str:
@@ -116,11 +123,26 @@ def _timeline(plan: Plan, task: PlanTask) -> str:
 
 
 def _critical_path(plan: Plan) -> Iterator[str]:
-    names = [_cut(plan.tasks[index].id, NAME_WIDTH_MAX) for index in plan.critical_path]
-    if len(names) > 2 * ADVICE_SHOWN_MAX:
-        left_out = len(names) - 2 * ADVICE_SHOWN_MAX
-        names = [*names[:ADVICE_SHOWN_MAX], f"({left_out} more)", *names[-ADVICE_SHOWN_MAX:]]
-    yield f"Critical path ({format_seconds(plan.critical_path_seconds)}): {' -> '.join(names)}"
+    yield f"Critical path ({format_seconds(plan.critical_path_seconds)}): {_path(plan, plan.critical_path)}"
+
+
+def _path(plan: Plan, indexes: Sequence[int]) -> str:
+    names = [_cut(plan.tasks[index].id, NAME_WIDTH_MAX) for index in indexes]
+    if len(names) > 2 * PATH_ENDS_SHOWN_MAX:
+        left_out = len(names) - 2 * PATH_ENDS_SHOWN_MAX
+        names = [*names[:PATH_ENDS_SHOWN_MAX], f"({left_out} more)", *names[-PATH_ENDS_SHOWN_MAX:]]
+    return " -> ".join(names)
+
+
+def _chains(plan: Plan) -> Iterator[str]:
+    if not plan.chains:
+        return
+    yield ""
+    yield f"Fused chains ({len(plan.chains)}): one agent does each without a pause"
+    for chain in plan.chains[:CHAINS_SHOWN_MAX]:
+        yield f"  {_count(len(chain), 'task')}  {_path(plan, chain)}"
+    if len(plan.chains) > CHAINS_SHOWN_MAX:
+        yield f"  ... {_count(len(plan.chains) - CHAINS_SHOWN_MAX, 'more chain')}"
 
 
 def _parallelism(plan: Plan) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from engine.contracts.limits import EXECUTION_TIMEOUT_DEFAULT_SECONDS
+from engine.contracts.limits import EXECUTION_TIMEOUT_DEFAULT_SECONDS, TASKS_DYNAMIC_MAX
 from engine.contracts.plan import Problem
 from planner.draft import Draft
 from planner.schedule import MICROSECONDS
@@ -30,6 +30,9 @@ def warnings(draft: Draft) -> tuple[Problem, ...]:
         lambda: _single_points(draft, ancestors),
         lambda: _single_instances(draft),
         lambda: _long_duration(draft),
+        lambda: _unknown_sizes(draft),
+        lambda: _endless_waits(draft),
+        lambda: _triggers_in_graph(draft),
     )
     return tuple(problem for rule in rules for problem in _bounded(iter(rule())))
 
@@ -170,4 +173,36 @@ def _long_duration(draft: Draft) -> Iterator[Problem]:
             location="",
             message=f"the estimate of {seconds} s is above an execution's default timeout of "
             f"{EXECUTION_TIMEOUT_DEFAULT_SECONDS} s; give execution_options.timeout",
+        )
+
+
+def _unknown_sizes(draft: Draft) -> Iterator[Problem]:
+    for index, task in enumerate(draft.tasks):
+        if task.for_each is not None:
+            yield Problem(
+                code="UNKNOWN_SIZE",
+                location=f"{draft.location(index)}.for_each",
+                message=f'"{task.id}" runs once for each element of a list that is not known before; it counts as one '
+                f"task in this plan, and as many as {TASKS_DYNAMIC_MAX} may be added to an execution",
+            )
+
+
+def _endless_waits(draft: Draft) -> Iterator[Problem]:
+    for index, task in enumerate(draft.tasks):
+        if task.triggers and all(trigger.timeout_seconds is None for trigger in task.triggers):
+            yield Problem(
+                code="ENDLESS_WAIT",
+                location=f"{draft.location(index)}.triggers",
+                message=f'"{task.id}" waits for its event as long as the execution may last; '
+                "give its trigger timeout_seconds",
+            )
+
+
+def _triggers_in_graph(draft: Draft) -> Iterator[Problem]:
+    if draft.definition.coordination.type == "graph_based" and any(task.triggers for task in draft.tasks):
+        yield Problem(
+            code="TRIGGERS_IN_GRAPH",
+            location="coordination.type",
+            message="tasks wait for external events although the graph alone is said to set them off; "
+            "write hybrid, or remove the triggers",
         )

@@ -1,5 +1,7 @@
 """What the planner makes of a definition: the graph, ready to be run and to be looked at."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from engine.contracts.model import Model
@@ -27,6 +29,9 @@ class PlanTask(Model):
     earliest_start_seconds: float
     slack_seconds: float = Field(description="delay that does not lengthen the whole; 0 on the critical path")
     on_critical_path: bool = False
+    dynamic: tuple[Literal["when", "for_each", "triggers", "reuse"], ...] = Field(
+        (), description="what is decided about it only while the workflow runs"
+    )
 
 
 class EstimatedResources(Model):
@@ -47,5 +52,8 @@ class Plan(Model):
     parallelism: tuple[int, ...] = Field(description="tasks in each wave")
     parallelism_max: int = Field(description="most tasks at once when each starts as early as it can")
     estimated_resources: EstimatedResources
+    chains: tuple[tuple[int, ...], ...] = Field(
+        (), description="fused: an agent gets all tasks of a chain at once and does them one after the other"
+    )
     warnings: tuple[Problem, ...] = ()
     optimizations: tuple[Problem, ...] = ()

@@ -17,8 +17,8 @@ EXAMPLES = re.findall(r"```(?:json|yaml)\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_the_page_has_an_example_in_each_format() -> None:
-    assert len(EXAMPLES) == 2
-    assert json.loads(EXAMPLES[1])
+    assert [text.startswith("{") for text in EXAMPLES] == [False, False, True]
+    assert json.loads(EXAMPLES[2])
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
@@ -40,6 +40,7 @@ def test_every_code_that_the_planner_gives_is_on_the_page() -> None:
         contracts.WorkflowDefinition,
         contracts.AgentRequirement,
         contracts.TaskDefinition,
+        contracts.Trigger,
         contracts.RetryPolicy,
         contracts.Coordination,
         contracts.CircuitBreakerConfig,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine.contracts.definition import RETRY_POLICIES, TaskDefinition, WorkflowDefinition
+from engine.contracts.kernel import KernelRole, KernelTrigger
 from engine.contracts.plan import Plan
 from engine.errors import InvalidDefinitionError
 from planner.kernel_plan import kernel_plan
@@ -151,7 +152,49 @@ def test_the_kernels_plan_has_retries_roles_and_milliseconds() -> None:
     assert (a.alone, b.alone, c.alone) == (False, True, False)
     assert (a.on_failure, b.on_failure) == (None, "finish_branches")
     assert kernel.on_failure == "finish_branches"
-    assert kernel.roles["worker"].model_dump() == {"type": "synthetic", "count": 2, "capabilities": ("x",)}
+    assert kernel.roles == {"worker": KernelRole(type="synthetic", count=2, capabilities=("x",))}
+
+
+def test_the_kernels_plan_has_what_is_decided_at_run_time_and_which_tasks_are_fused() -> None:
+    parsed = parse_definition(
+        definition(
+            [
+                task("a", when="input.go", reuse=True),
+                task("b", "a"),
+                task("c", "b", for_each="results.b.items"),
+                task(
+                    "d",
+                    "c",
+                    triggers=[
+                        {"event": "go", "when": "event.ok", "timeout_seconds": 2, "on_timeout": "run"},
+                        {"event": "x.y"},
+                    ],
+                ),
+            ]
+        )
+    )
+    a, b, c, d = kernel_plan(parsed, Planner().plan(parsed), "none").tasks
+    assert (a.fused, b.fused, c.fused, d.fused) == (False, True, False, False)
+    assert (a.when, b.when, c.when, d.when) == (True, False, False, False)
+    assert (a.for_each, c.for_each) == (False, True)
+    assert (a.reuse, b.reuse) == (True, False)
+    assert d.triggers == (
+        KernelTrigger(event="go", conditional=True, timeout_ms=2_000, on_timeout="run"),
+        KernelTrigger(event="x.y"),
+    )
+    assert (a.triggers, b.triggers, c.triggers) == ((), (), ())
+
+
+def test_the_drawing_shows_chains_and_what_is_decided_at_run_time() -> None:
+    tasks = [task("a", when="input.go", reuse=True), *(task(f"b{n}", f"b{n - 1}" if n else "a") for n in range(150))]
+    lines = render_plan(plan_of(tasks, agents={"worker": {"type": "synthetic"}}))
+    assert any(line.startswith("  * a ") and line.endswith("[when, reuse]") for line in lines)
+    assert "Fused chains (2): one agent does each without a pause" in lines
+    assert any(line.startswith("  100 tasks  a -> b0 -> ") and " -> (60 more) -> " in line for line in lines)
+    assert any(line.startswith("  51 tasks  b99 -> ") and line.endswith(" -> b149") for line in lines)
+    many = {f"{letter}{n}": [f"a{n}"] if letter == "b" else [] for n in range(30) for letter in "ab"}
+    assert "  ... 10 more chains" in render_plan(plan_of(many))
+    assert not any("chains" in line for line in render_plan(plan_of({"a": [], "b": []})))
 
 
 def test_the_drawing_shows_waves_critical_path_slack_and_advice() -> None:
