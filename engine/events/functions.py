@@ -18,10 +18,13 @@ class Functions:
         await self._redis.function_load(self._code, replace=True)
 
     async def call(self, name: str, keys: list[str], args: list[Any]) -> int:
+        return int(await self.ask(name, keys, args))
+
+    async def ask(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:
-            return int(await self._redis.fcall(name, len(keys), *keys, *args))
+            return await self._redis.fcall(name, len(keys), *keys, *args)
         except ResponseError as error:
             if "Function not found" not in str(error):
                 raise
         await self.load()
-        return int(await self._redis.fcall(name, len(keys), *keys, *args))
+        return await self._redis.fcall(name, len(keys), *keys, *args)

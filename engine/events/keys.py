@@ -5,6 +5,7 @@ from typing import Final
 GROUP: Final = "orchestrator"
 TENANTS: Final = "orc:tenants"
 FLEET_CHANNEL: Final = "orc:fleet"
+BRIDGES: Final = "orc:bridges"
 
 
 def tenant_prefix(tenant: str) -> str:

@@ -32,7 +32,7 @@ async def test_a_report_is_signalled_and_stays_pending_until_a_tick_consumes_it(
     entry_id = await crossing.report(execution_id, completed())
     await until(lambda: crossing.launcher.entry_ids(execution_id) == [entry_id])
     [batch] = crossing.launcher.batches(execution_id)
-    assert (batch.low, batch.fence, batch.partition) == (entry_id, 1, 0)
+    assert (batch.low, batch.fence, batch.partition) == (entry_id, bridge._leases.fences[0], 0)
     assert batch.events[0].result == 1
     assert await crossing.pending() == 1
     await crossing.consume(bridge, execution_id, entry_id)
@@ -321,13 +321,15 @@ async def test_a_successor_takes_over_what_a_dead_bridge_had_read_before_anythin
     execution_id = crossing.execution()
     first = await crossing.report(execution_id, completed("a"))
     await until(lambda: crossing.launcher.entry_ids(execution_id) == [first])
+    [old_fence] = {batch.fence for batch in crossing.launcher.batches(execution_id)}
     await crossing.kill(dead)
     second = await crossing.report(execution_id, completed("b"))
     crossing.launcher.signals.clear()
-    crossing.start()
+    successor = crossing.start()
     await until(lambda: crossing.launcher.entry_ids(execution_id) == [first, second])
     batches = crossing.launcher.batches(execution_id)
-    assert [batch.fence for batch in batches] == [2, 2]
+    assert [batch.fence for batch in batches] == [successor._leases.fences[0]] * 2
+    assert batches[0].fence > old_fence
     assert {batch.low for batch in batches} == {first}
 
 
@@ -444,6 +446,34 @@ async def test_ten_thousand_entries_that_nobody_covers_stay_within_the_credit(cr
 def _held(bridge: bridge_module.Bridge, tenant: str, execution_id: str) -> dict[str, Any]:
     deliveries = bridge._deliveries.get((tenant, execution_id))
     return {} if deliveries is None else dict(deliveries.held)
+
+
+async def test_a_partition_that_changes_hands_loses_nothing_and_leaves_no_strays(crossing: Crossing) -> None:
+    first = crossing.start()
+    await until(lambda: len(first._leases.fences) == 2)
+    executions = [crossing.execution(partition) for partition in (0, 1)]
+    sent = {e: [await crossing.report(e, completed(f"t{n}")) for n in range(5)] for e in executions}
+    await until(lambda: all(len(set(crossing.launcher.entry_ids(e))) == 5 for e in executions))
+    second = crossing.start()
+    while len(second._leases.fences) < 1:  # reports keep coming while it goes over
+        for e in executions:
+            sent[e].append(await crossing.report(e, completed(f"t{len(sent[e])}")))
+        await asyncio.sleep(0.01)
+    moved = next(iter(second._leases.fences))
+    assert set(first._leases.fences) == {1 - moved}
+    execution_id = executions[moved]
+    fence = second._leases.fences[moved]
+
+    def taken_over() -> set[str]:
+        return {b.entry_id for b in crossing.launcher.batches(execution_id) if b.fence == fence}
+
+    await until(lambda: taken_over() >= set(sent[execution_id]))
+    await until(lambda: not _held(first, crossing.tenant, execution_id))
+    for e, bridge in ((execution_id, second), (executions[1 - moved], first)):
+        await until(lambda e=e: set(crossing.launcher.entry_ids(e)) == set(sent[e]))  # type: ignore[misc]
+        assert await crossing.waiting(executions.index(e)) == len(sent[e]), "nothing was written again"
+        await crossing.consume(bridge, e, *sent[e])
+        await eventually(lambda e=e: _is(crossing.waiting(executions.index(e)), 0))  # type: ignore[misc]
 
 
 async def test_an_orderly_stop_releases_the_partitions(crossing: Crossing) -> None:
