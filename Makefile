@@ -41,7 +41,7 @@ $(READY): requirements.lock pyproject.toml sdk/pyproject.toml
 		echo "$(PYTHON) cannot make a virtual environment: install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
 	@awk '/^[^ #]/ {wanted = /^uv==/} wanted' requirements.lock > $(VENV)/bootstrap.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $(VENV)/bootstrap.txt
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e sdk
 	@touch $(READY)
 

@@ -15,7 +15,7 @@ from cli.connection import Connection
 from engine.embedded import spawn
 from engine.errors import UnavailableError
 
-READY_TIMEOUT_SECONDS = 120.0
+READY_TIMEOUT_SECONDS = 300.0
 """A cold start unpacks servers and initialises a database; a slow disk makes that long."""
 
 STOP_TIMEOUT_SECONDS = 40.0

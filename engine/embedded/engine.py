@@ -25,6 +25,8 @@ from engine.security.keys import create_key_file
 
 TOKEN_KEY_FILE: Final = "token-key.pem"  # noqa: S105 - a file's name
 LOG_DIRECTORY: Final = "logs"
+PREPARE_ATTEMPTS: Final = 3
+PREPARE_PAUSE_SECONDS: Final = 1.0
 # Of servers elsewhere, and not for the roles: they act as `orchestrator_app` alone.
 WITHHELD: Final = ("DATABASE_OWNER_URL", "DATABASE_MAINTENANCE_URL")
 
@@ -186,6 +188,18 @@ class EmbeddedEngine:
         await self._step("database", self._prepare_database())
 
     async def _prepare_database(self) -> None:
+        """Again when the server does not answer in time, as on a busy machine: all of it may be repeated."""
+        for attempt in range(1, PREPARE_ATTEMPTS + 1):
+            try:
+                await self._prepare_database_once()
+            except UnavailableError:
+                if attempt == PREPARE_ATTEMPTS or not self.postgres.running:
+                    raise
+                await asyncio.sleep(PREPARE_PAUSE_SECONDS)
+            else:
+                return
+
+    async def _prepare_database_once(self) -> None:
         self._urls = await prepare_cluster(
             self.postgres.url,
             owner_password=kept_secret(self.postgres.directory / "owner-password"),

@@ -9,14 +9,21 @@ from engine.embedded.process import PROBE_TIMEOUT_SECONDS
 
 
 async def exchange(
-    host: str, port: int, method: str, path: str, body: dict[str, Any] | None = None
+    host: str,
+    port: int,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None = None,
+    timeout_seconds: float = PROBE_TIMEOUT_SECONDS,
 ) -> tuple[int, dict[str, Any]]:
     """Status and JSON document (text that is none comes as `message`). Raises OSError when nobody answers."""
-    return await asyncio.to_thread(_exchange, host, port, method, path, body)
+    return await asyncio.to_thread(_exchange, host, port, method, path, body, timeout_seconds)
 
 
-def _exchange(host: str, port: int, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, dict[str, Any]]:
-    connection = http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_SECONDS)
+def _exchange(
+    host: str, port: int, method: str, path: str, body: dict[str, Any] | None, timeout_seconds: float
+) -> tuple[int, dict[str, Any]]:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)

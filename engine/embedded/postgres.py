@@ -21,7 +21,7 @@ from engine.errors import ConfigurationError, UnavailableError
 
 OTHER_USER_ID: Final = 65534  # nobody, on every Linux
 SUPERUSER: Final = "postgres"
-INITDB_TIMEOUT_SECONDS: Final = 120.0
+INITDB_TIMEOUT_SECONDS: Final = 240.0
 PROTOCOL_VERSION: Final = 196608  # 3.0
 SETTINGS: Final = {
     "listen_addresses": LOOPBACK,

@@ -19,7 +19,7 @@ from engine.errors import ConfigurationError, UnavailableError
 LOG_ROTATE_BYTES: Final = 16 * 1024 * 1024
 LOG_TAIL_BYTES: Final = 4096
 PROBE_INTERVAL_SECONDS: Final = 0.02
-PROBE_TIMEOUT_SECONDS: Final = 2.0
+PROBE_TIMEOUT_SECONDS: Final = 5.0
 KILL_WAIT_SECONDS: Final = 10.0
 
 Probe = Callable[[], Awaitable[bool]]

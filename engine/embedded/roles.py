@@ -26,11 +26,13 @@ class RoleSpec:
     name: str
     arguments: tuple[str, ...]
     stop_seconds: float = STOP_SECONDS
+    passing_exit_codes: frozenset[int] = frozenset()
+    """With these it says that a server did not answer, which may pass: ending so is never a reason to give up."""
 
 
-def command_role(name: str, *arguments: str) -> RoleSpec:
+def command_role(name: str, *arguments: str, passing_exit_codes: frozenset[int] = frozenset()) -> RoleSpec:
     """A role that is a command of `orchestrator`; -P keeps the current directory's modules out."""
-    return RoleSpec(name, ("-P", "-m", "cli", *arguments))
+    return RoleSpec(name, ("-P", "-m", "cli", *arguments), passing_exit_codes=passing_exit_codes)
 
 
 class Role:
@@ -72,6 +74,10 @@ class Role:
             return None
         return f"{self.spec.name} ended {self._ends} times while starting; {self._last_words}"
 
+    def last_words(self) -> str:
+        """What it logged last, of its present or its last process."""
+        return "" if self._process is None else f"{self.spec.name}: {self._process.last_words()}"
+
     async def _spawn(self) -> ChildProcess:
         process = ChildProcess(
             self.spec.name,
@@ -90,7 +96,8 @@ class Role:
         while True:
             started = time.monotonic()
             code = await process.wait()
-            self._ends += 1
+            if code not in self.spec.passing_exit_codes:
+                self._ends += 1
             self._last_words = process.last_words()
             delay = backoff.after_running(time.monotonic() - started)
             self._report(f"{self.spec.name} ended with exit code {code}; starting it again in {delay:g} s")
@@ -106,7 +113,7 @@ async def stop_roles(roles: Sequence[Role]) -> None:
 
 
 async def wait_for_roles(roles: Sequence[Role], probe: Probe, timeout_seconds: float) -> None:
-    """Until `probe` answers True. Raises UnavailableError, early when a role cannot start."""
+    """Until `probe` answers True. Raises UnavailableError with what the roles said, early when one cannot start."""
     try:
         async with asyncio.timeout(timeout_seconds):
             while not await _passes(probe):
@@ -116,7 +123,8 @@ async def wait_for_roles(roles: Sequence[Role], probe: Probe, timeout_seconds: f
                         raise UnavailableError(reason)
                 await asyncio.sleep(POLL_SECONDS)
     except TimeoutError as error:
-        raise UnavailableError(f"the engine is not ready after {timeout_seconds:g} s") from error
+        said = "\n".join(role.last_words() for role in roles)
+        raise UnavailableError(f"the engine is not ready after {timeout_seconds:g} s\n{said}".rstrip()) from error
 
 
 def http_ready(host: str, port: int, path: str) -> Probe:

@@ -12,24 +12,23 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Final
 
-from engine.embedded.addresses import free_ports, is_free
+from engine.embedded.addresses import HeldPort, hold_free_port, hold_port, says_port_taken
 from engine.embedded.locks import FileLock
 from engine.embedded.process import ChildProcess
 from engine.errors import ConfigurationError, UnavailableError
 
-LOCK_TIMEOUT_SECONDS: Final = 15.0
-READY_TIMEOUT_SECONDS: Final = 60.0
+LOCK_TIMEOUT_SECONDS: Final = 60.0
+READY_TIMEOUT_SECONDS: Final = 120.0
 """Recovery after a kill is replayed before a server answers, so this is far above a usual start."""
 STOP_TIMEOUT_SECONDS: Final = 20.0
-PORT_ATTEMPTS: Final = 4
-PORT_TAKEN: Final = ("address already in use", "could not bind")
+START_ATTEMPTS: Final = 4
+ATTEMPT_PAUSE_SECONDS: Final = 0.2
 
 
 class EmbeddedServer(ABC):
     """Start it, use its address, stop it. Started again after a stop or a crash, it keeps its ports."""
 
     name: ClassVar[str]
-    port_count: ClassVar[int] = 1
 
     def __init__(self, directory: Path, ports: tuple[int, ...]) -> None:
         self.directory = directory.absolute()
@@ -37,6 +36,7 @@ class EmbeddedServer(ABC):
         self.start_seconds = 0.0
         self._requested_ports = ports
         self._ports: tuple[int, ...] = ()
+        self._held: tuple[HeldPort, ...] = ()
         self._lock = FileLock(self.directory / "lock")
         self._process: ChildProcess | None = None
 
@@ -59,17 +59,17 @@ class EmbeddedServer(ABC):
         if self.running:
             return
         started = time.monotonic()
+        told = self._ports
         try:
             self._make_directory()
             descriptor = await self._lock.acquire(LOCK_TIMEOUT_SECONDS)
-            await self._prepare(descriptor)
-            await self._start_on_ports(descriptor)
+            await self._start_process(descriptor)
             await self._configure()
         except OSError as error:
-            await self.stop()
+            await self._give_up(told)
             raise ConfigurationError(f"{self.name} cannot use {self.directory}: {error}") from error
         except BaseException:
-            await self.stop()
+            await self._give_up(told)
             raise
         finally:
             self._lock.release()
@@ -82,39 +82,74 @@ class EmbeddedServer(ABC):
         return await self._process.wait()
 
     async def stop(self) -> None:
-        if self._process is not None:
-            await asyncio.shield(self._process.stop(STOP_TIMEOUT_SECONDS))
+        try:
+            await self._stop_process()
+        finally:
+            self._release_ports()
 
     def log_tail(self) -> str:
         return "" if self._process is None else self._process.log_tail()
 
-    async def _start_on_ports(self, descriptor: int) -> None:
-        for attempt in range(1, PORT_ATTEMPTS + 1):
-            ports = self._ports or self._choose_ports()
+    async def _give_up(self, told: tuple[int, ...]) -> None:
+        """Ports that somebody was told of stay held: whoever watches over the server starts it again."""
+        if told:
+            await self._stop_process()
+        else:
+            await self.stop()
+
+    async def _stop_process(self) -> None:
+        if self._process is not None:
+            await asyncio.shield(self._process.stop(STOP_TIMEOUT_SECONDS))
+
+    async def _start_process(self, descriptor: int) -> None:
+        """Several times if need be: what a server needs beside its ports (Temporal binds more of its own choice)
+        somebody else may have had just then. One that is there and does not get ready is not started again."""
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self._hold_ports()
+            ports = tuple(held.port for held in self._held)
+            await self._prepare(descriptor)
             process = self._new_process(ports, descriptor)
             self._process = process
+            for held in self._held:
+                held.hand_over()
             await process.start()
             try:
                 await process.wait_ready(lambda ports=ports: self._probe(ports), READY_TIMEOUT_SECONDS)  # type: ignore[misc]
             except UnavailableError as error:
-                taken = any(sign in error.message.lower() for sign in PORT_TAKEN)
-                if not taken or attempt == PORT_ATTEMPTS or not self._may_move():
+                if process.running or attempt == START_ATTEMPTS:
                     raise
-                await process.stop(STOP_TIMEOUT_SECONDS)
+                if says_port_taken(error.message):
+                    self._move_on(error)
+                await asyncio.sleep(ATTEMPT_PAUSE_SECONDS)
                 continue
             self._ports = ports
             return
 
-    def _may_move(self) -> bool:
-        """Only ports of our own choice, and only before anybody was told of them."""
-        return 0 in self._requested_ports and not self._ports
+    def _move_on(self, error: UnavailableError) -> None:
+        """To other ports, where the choice is ours. Not once somebody was told of them: they get free again."""
+        if self._ports:
+            return
+        if 0 not in self._requested_ports:
+            raise error
+        self._release_ports()
 
-    def _choose_ports(self) -> tuple[int, ...]:
-        for port in self._requested_ports:
-            if port and not is_free(port):
-                raise ConfigurationError(f"{self.name} cannot listen on port {port}: it is in use")
-        fresh = iter(free_ports(self.port_count))
-        return tuple(port or next(fresh) for port in self._requested_ports)
+    def _hold_ports(self) -> None:
+        if not self._held:
+            for port in self._ports or self._requested_ports:
+                self._held += (self._hold(port),)
+
+    def _hold(self, port: int) -> HeldPort:
+        if not port:
+            return hold_free_port()
+        held = hold_port(port)
+        if held is None:
+            raise ConfigurationError(f"{self.name} cannot listen on port {port}: it is in use")
+        return held
+
+    def _release_ports(self) -> None:
+        for held in self._held:
+            held.release()
+        self._held = ()
 
     def _make_directory(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)

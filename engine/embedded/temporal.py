@@ -7,6 +7,7 @@ stays small and starts faster without it. The program comes with a package; noth
 import asyncio
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,12 +15,15 @@ from typing import Any, Final
 from engine.embedded import binaries
 from engine.embedded.addresses import LOOPBACK
 from engine.embedded.loopback_http import exchange
-from engine.embedded.process import ChildProcess
+from engine.embedded.process import PROBE_TIMEOUT_SECONDS, ChildProcess
 from engine.embedded.server import EmbeddedServer
 from engine.errors import UnavailableError
 
 RETENTION_SECONDS: Final = 7 * 24 * 3600
-COMMAND_TIMEOUT_SECONDS: Final = 30.0
+COMMAND_TIMEOUT_SECONDS: Final = 60.0
+REQUEST_TIMEOUT_SECONDS: Final = 15.0
+REQUEST_ATTEMPTS: Final = 4
+REQUEST_PAUSE_SECONDS: Final = 0.5
 SEARCH_ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType(
     {"OrchestratorTenant": "Keyword", "OrchestratorPattern": "Keyword", "OrchestratorWorkflow": "Keyword"}
 )
@@ -40,7 +44,6 @@ SQLITE_PRAGMAS: Final = ("journal_mode=wal", "synchronous=normal")
 
 class TemporalServer(EmbeddedServer):
     name = "temporal"
-    port_count = 4
 
     def __init__(
         self,
@@ -97,7 +100,7 @@ class TemporalServer(EmbeddedServer):
 
     async def _probe(self, ports: tuple[int, ...]) -> bool:
         status, _ = await self._request(ports[2], "GET", "")
-        return status == 200
+        return status == HTTPStatus.OK
 
     @property
     def _made(self) -> Path:
@@ -107,18 +110,31 @@ class TemporalServer(EmbeddedServer):
     async def _configure(self) -> None:
         """Flags act only when a namespace is made: an older one gets its retention and attributes here."""
         self._made.touch()
-        _, described = await self._request(self._ports[2], "GET", "")
-        configuration = described.get("config", {})
+        configuration = (await self._asked("GET", "", None, "the namespace's description")).get("config", {})
         retention = f"{self._retention_seconds}s"
         if configuration.get("workflowExecutionRetentionTtl") != retention:
             body = {"config": {"workflowExecutionRetentionTtl": retention}}
-            status, answer = await self._request(self._ports[2], "POST", "/update", body)
-            if status != 200:
-                raise UnavailableError(f"Temporal refused the namespace's retention: {answer}")
+            await self._asked("POST", "/update", body, "the namespace's retention")
         known = set(configuration.get("customSearchAttributeAliases", {}).values())
         missing = [name for name in SEARCH_ATTRIBUTES if name not in known]
         if missing:
             await self._add_search_attributes(missing)
+
+    async def _asked(self, method: str, path: str, body: dict[str, Any] | None, what: str) -> dict[str, Any]:
+        """Some times: on a busy machine the server's first answers may take longer than anybody waits."""
+        answer: object = None
+        for attempt in range(REQUEST_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(REQUEST_PAUSE_SECONDS)
+            try:
+                status, document = await self._request(self._ports[2], method, path, body, REQUEST_TIMEOUT_SECONDS)
+            except OSError as error:
+                answer = repr(error)
+                continue
+            if status == HTTPStatus.OK:
+                return document
+            answer = document
+        raise UnavailableError(f"Temporal refused {what}: {answer}")
 
     async def _add_search_attributes(self, names: list[str]) -> None:
         arguments: list[str | Path] = [binaries.temporal_program(), "operator", "search-attribute", "create"]
@@ -143,7 +159,12 @@ class TemporalServer(EmbeddedServer):
             raise UnavailableError(f"Temporal refused the search attributes: {command.log_tail()}")
 
     async def _request(
-        self, port: int, method: str, path: str, body: dict[str, Any] | None = None
+        self,
+        port: int,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        timeout_seconds: float = PROBE_TIMEOUT_SECONDS,
     ) -> tuple[int, dict[str, Any]]:
         url = f"/api/v1/namespaces/{self.namespace}{path}"
-        return await exchange(LOOPBACK, port, method, url, body)
+        return await exchange(LOOPBACK, port, method, url, body, timeout_seconds)

@@ -20,7 +20,7 @@ from engine.postgres.pool import close_connection
 OWNER_ROLE = "orchestrator_owner"
 APP_ROLE = "orchestrator_app"
 MAINTENANCE_ROLE = "orchestrator_maintenance"
-CONNECT_TIMEOUT_SECONDS = 10.0
+CONNECT_TIMEOUT_SECONDS = 30.0
 COMMAND_TIMEOUT_SECONDS = 60.0
 GRANT_OPTIONS_SINCE = 16
 

@@ -17,7 +17,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 LOCK_KEY: Final = 0x6F72_6368_6573_7472
 """Of pg_advisory_lock: "orchestr" in ASCII; any number that nobody else uses will do."""
 LOCK_TIMEOUT_SECONDS: Final = 120.0
-CONNECT_TIMEOUT_SECONDS: Final = 10.0
+CONNECT_TIMEOUT_SECONDS: Final = 30.0
 ROLES: Final = ("orchestrator_app", "orchestrator_maintenance")
 SERVER_VERSION_MIN: Final = 15
 

@@ -131,7 +131,7 @@ class Caller:
         """A WebSocket, read until the engine closes it."""
         address = f"{self.url.replace('http', 'ws', 1)}/ws/workflows/{execution_id}"
         headers = {"Authorization": f"Bearer {self.token}"}
-        with connect(address, additional_headers=headers, open_timeout=10, close_timeout=5) as connection:
+        with connect(address, additional_headers=headers, open_timeout=60, close_timeout=30) as connection:
             yield Watcher(connection)
 
 
@@ -145,7 +145,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def until_closed(self, timeout_seconds: float = 30.0) -> list[dict[str, Any]]:
+    def until_closed(self, timeout_seconds: float = 120.0) -> list[dict[str, Any]]:
         self._thread.join(timeout_seconds)
         assert not self._thread.is_alive(), f"the engine has not closed the WebSocket after {timeout_seconds:g} s"
         return self.messages

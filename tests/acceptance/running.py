@@ -24,9 +24,10 @@ ORCHESTRATOR = Path(sys.executable).with_name("orchestrator")
 TEMPORAL = Path(sys.executable).with_name("temporal")
 AGENTS_CODE = Path(__file__).with_name("agents_code")
 
-READY_SECONDS = 60.0
-STOP_SECONDS = 45.0
-COMMAND_SECONDS = 60
+READY_SECONDS = 300.0
+STOP_SECONDS = 120.0
+COMMAND_SECONDS = 180
+LOG_TAIL_CHARACTERS = 3000
 
 ENDS_WITH_ITS_PARENT = """
 import ctypes, os, sys
@@ -72,10 +73,18 @@ class RunningEngine:
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], READY_SECONDS)
         line = process.stdout.readline() if readable else b""
-        if not line.strip():
+        announced = json.loads(line) if line.strip() else {}
+        if "url" not in announced:
             self.kill()
-            raise AssertionError(f"the engine did not start:\n{(self.directory / 'up.log').read_text()[-4000:]}")
-        self.announced = json.loads(line)
+            raise AssertionError(f"the engine did not start: {announced.get('error')}\n{self.logs()}")
+        self.announced = announced
+
+    def logs(self) -> str:
+        """The ends of all that its processes have written."""
+        return "\n".join(
+            f"--- {file.relative_to(self.directory)}:\n{file.read_text('utf-8', 'replace')[-LOG_TAIL_CHARACTERS:]}"
+            for file in sorted(self.directory.rglob("*.log"))
+        )
 
     def stop(self) -> int:
         """As an operator does, with SIGTERM; the exit code. Nothing of it runs afterwards."""
@@ -221,7 +230,7 @@ def running_engine() -> Iterator[RunningEngine]:
         shutil.rmtree(directory)
 
 
-def until(condition: Callable[[], Answer], what: str, deadline_seconds: float = 30.0) -> Answer:
+def until(condition: Callable[[], Answer], what: str, deadline_seconds: float = 120.0) -> Answer:
     """Ask until the answer is truthy; the answer."""
     deadline = time.monotonic() + deadline_seconds
     while not (answer := condition()):

@@ -23,7 +23,7 @@ from tests.acceptance.journal import (
 from tests.acceptance.running import RunningEngine, running_engine, until
 from tests.acceptance.shapes import Dependencies, chain, tasks
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 LONG_CHAIN = chain(200)
 SHORT_CHAIN = chain(60)

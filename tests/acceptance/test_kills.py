@@ -17,7 +17,7 @@ from tests.acceptance.journal import assert_journal_and_history_agree
 from tests.acceptance.running import RunningEngine, running_engine, until
 from tests.acceptance.shapes import braid, lasting, tasks
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 RESUMED_WITHIN_SECONDS = 30.0
 BRAID = braid(width=3, length=6)

@@ -125,7 +125,7 @@ def refused_watch(caller: Caller, execution_id: str) -> tuple[list[Any], int | N
     with connect(address, additional_headers={"Authorization": f"Bearer {caller.token}"}) as connection:
         try:
             while True:
-                messages.append(connection.recv(timeout=10))
+                messages.append(connection.recv(timeout=60))
         except ConnectionClosed as closed:
             received = closed.rcvd
     assert received is not None

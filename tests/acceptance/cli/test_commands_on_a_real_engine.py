@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ORCHESTRATOR = Path(sys.executable).with_name("orchestrator")
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 300
 
 DIAMOND = """
 name: diamond
@@ -58,10 +58,12 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     assert process.stdout is not None
     try:
         # Ends with an empty line if the engine does; the test's own timeout covers the rest.
-        yield Engine(data_dir, json.loads(process.stdout.readline()))
+        announced = json.loads(process.stdout.readline() or "{}")
+        assert "url" in announced, announced
+        yield Engine(data_dir, announced)
     finally:
         process.send_signal(signal.SIGTERM)
-        code = process.wait(60)
+        code = process.wait(TIMEOUT_SECONDS)
         process.stdout.close()
     assert code == 0
 

@@ -25,7 +25,7 @@ def orchestrator(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ORCHESTRATOR_")}
     return subprocess.run(
         ["/bin/sh", "-c", command],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=90, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

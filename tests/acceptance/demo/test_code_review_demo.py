@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.examples.git_repository import commit, new_repository
 
 ROOT = Path(__file__).resolve().parents[3]
 ORCHESTRATOR = Path(sys.executable).with_name("orchestrator")
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 300
 REVISIONS = 40
 FUNCTIONS = 150
+WORKFLOW = ROOT / "examples" / "code_review" / "workflow.yaml"
+REVIEWS = [task["id"] for task in yaml.safe_load(WORKFLOW.read_text())["tasks"] if task.get("depends_on") == ["plan"]]
 
 pytestmark = pytest.mark.acceptance
 
@@ -86,7 +89,7 @@ def ask(data_dir: Path, *arguments: str) -> list[dict[str, Any]]:
     return items
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_a_killed_reviewers_task_is_taken_over_and_nothing_keeps_running(
     repository: Path, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -104,7 +107,14 @@ def test_a_killed_reviewers_task_is_taken_over_and_nothing_keeps_running(
     assert "is taken over by reviewer-" in demo.stdout
     assert "Every task was completed exactly once." in demo.stdout
     assert "/namespaces/default/workflows/default%2F" in demo.stdout
-    assert re.search(r"Critical path, actual +[0-9.]+ s   plan -> trend -> report", demo.stdout)
+    for kind in ("planned", "actual"):
+        path = re.search(rf"Critical path, {kind} +[0-9.]+ s   (\S.*)", demo.stdout)
+        assert path is not None
+        # Which reviewer's task it leads through is decided by this machine's speed.
+        first, *between, last = path[1].split(" -> ")
+        assert (first, last) == ("plan", "report")
+        assert len(between) == 1
+        assert between[0] in REVIEWS
 
     document = report.read_text()
     assert document.startswith("# Review of subject\n")

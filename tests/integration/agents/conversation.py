@@ -67,7 +67,7 @@ class Conversation:
         return [(fields[b"event_type"].decode(), orjson.loads(fields[b"payload"])) for _, fields in entries]
 
     async def until_host_says(self, condition: Callable[[list[tuple[str, dict[str, Any]]]], object]) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not condition(await self.host_says()):  # noqa: ASYNC110 - another process's doing has no event
                 await asyncio.sleep(0.01)
 

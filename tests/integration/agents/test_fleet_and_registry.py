@@ -90,7 +90,7 @@ async def running(work: Awaitable[None]) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
-        done, _ = await asyncio.wait([task], timeout=20)
+        done, _ = await asyncio.wait([task], timeout=60)
         assert done
 
 

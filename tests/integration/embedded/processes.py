@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 90.0
 
 
 def descendants(pid: int) -> set[tuple[int, str]]:

@@ -16,7 +16,7 @@ from engine.errors import ConfigurationError, UnavailableError
 from engine.security.keys import load_signing_key
 from tests.integration.embedded.test_servers import query
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 90.0
 
 
 def mode_of(path: Path) -> int:

@@ -1,10 +1,13 @@
 import asyncio
+import os
+import signal
 import socket
 import stat
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -17,10 +20,11 @@ from temporalio.client import Client
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from engine.embedded import temporal as temporal_module
-from engine.embedded.addresses import free_ports
+from engine.embedded.addresses import HeldPort, hold_free_port, hold_port
 from engine.embedded.postgres import PostgresServer
+from engine.embedded.process import ChildProcess
 from engine.embedded.server import EmbeddedServer
-from engine.embedded.temporal import RETENTION_SECONDS, TemporalServer
+from engine.embedded.temporal import REQUEST_TIMEOUT_SECONDS, RETENTION_SECONDS, TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.errors import ConfigurationError, UnavailableError
 from engine.postgres.cluster import ClusterUrls
@@ -221,25 +225,139 @@ async def test_a_port_that_was_asked_for_and_is_taken_is_an_error_that_names_it(
         await ValkeyServer(tmp_path, taken_port).start()
 
 
-@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer, TemporalServer])
-async def test_a_chosen_port_that_somebody_takes_meanwhile_is_given_up_for_another(
+SERVERS_PORTS = [(PostgresServer, 0), (ValkeyServer, 0), *((TemporalServer, number) for number in range(4))]
+
+
+@pytest.mark.parametrize(("kind", "number"), SERVERS_PORTS)
+async def test_a_chosen_port_that_somebody_listens_on_meanwhile_is_given_up_for_another(
     kind: type[PostgresServer | ValkeyServer | TemporalServer],
+    number: int,
     open_directory: Path,
-    taken_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    offers = [taken_port]
+    """Holding a port keeps engines apart; a program that insists can listen on it all the same."""
+    chosen: list[int] = []
+    with socket.socket() as intruder:
 
-    def ports_with_one_taken_first(count: int) -> list[int]:
-        ports = free_ports(count)
-        return [offers.pop(), *ports[1:]] if offers else ports
+        def choose() -> HeldPort:
+            held = hold_free_port()
+            chosen.append(held.port)
+            if len(chosen) == number + 1:
+                intruder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                intruder.bind(("127.0.0.1", held.port))
+                intruder.listen()
+            return held
 
-    monkeypatch.setattr("engine.embedded.server.free_ports", ports_with_one_taken_first)
-    server = kind(open_directory / "server")
+        monkeypatch.setattr("engine.embedded.server.hold_free_port", choose)
+        server = kind(open_directory / "server")
+        await server.start()
+        await server.stop()
+    assert len(chosen) == 2 * (len(chosen) // 2) > number, "all ports were chosen twice"
+    assert server.port == chosen[len(chosen) // 2]
+
+
+async def test_a_servers_port_is_nobody_elses_from_the_choice_to_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    class Watched(ValkeyServer):
+        async def _prepare(self, descriptor: int) -> None:
+            seen.append(can_be_bound(self._held[0].port))
+            await super()._prepare(descriptor)
+
+    server = Watched(tmp_path)
+    await server.start()
+    seen.append(can_be_bound(server.port))
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGKILL)
+    await server.wait()
+    seen.append(can_be_bound(server.port))
+    await server.stop()
+    assert seen == [False, False, False]
+    held = hold_port(server.port)
+    assert held is not None
+    held.release()
+
+
+def can_be_bound(port: int) -> bool:
+    with socket.socket() as other:
+        try:
+            other.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+async def test_a_server_that_ends_in_its_start_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Temporal does when somebody has one of the ports that it takes by itself."""
+    monkeypatch.setattr("engine.embedded.server.ATTEMPT_PAUSE_SECONDS", 0.01)
+    endings = [1, 1]
+
+    class Unlucky(ValkeyServer):
+        def _new_process(self, ports: tuple[int, ...], descriptor: int) -> ChildProcess:
+            process = super()._new_process(ports, descriptor)
+            if endings:
+                process._arguments = ["/bin/sh", "-c", f"exit {endings.pop()}"]
+            return process
+
+    server = Unlucky(tmp_path)
     await server.start()
     await server.stop()
-    assert not offers
-    assert server.port != taken_port
+    assert not endings
+
+
+async def test_a_namespace_that_cannot_be_asked_for_a_while_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's first answers take long on a busy machine."""
+    monkeypatch.setattr("engine.embedded.temporal.REQUEST_PAUSE_SECONDS", 0.01)
+    failures: list[Exception | int] = [TimeoutError(), ConnectionResetError(), 503]
+
+    class Slow(TemporalServer):
+        async def _request(
+            self,
+            port: int,
+            method: str,
+            path: str,
+            body: dict[str, Any] | None = None,
+            timeout_seconds: float = REQUEST_TIMEOUT_SECONDS,
+        ) -> tuple[int, dict[str, Any]]:
+            if self._made.exists() and failures:
+                failure = failures.pop()
+                if isinstance(failure, Exception):
+                    raise failure
+                return failure, {"message": "starting"}
+            return await super()._request(port, method, path, body, timeout_seconds)
+
+    server = Slow(tmp_path)
+    await server.start()
+    try:
+        assert not failures
+        assert (await described(server))[0] == RETENTION_SECONDS
+    finally:
+        await server.stop()
+
+
+async def test_a_namespace_that_is_never_described_is_an_error_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.embedded.temporal.REQUEST_PAUSE_SECONDS", 0.01)
+    server = TemporalServer(tmp_path)
+
+    async def refuse(*_: object) -> tuple[int, dict[str, Any]]:
+        return 503, {"message": "no leader"}
+
+    async def ready(ports: tuple[int, ...]) -> bool:
+        return bool(ports)
+
+    monkeypatch.setattr(server, "_request", refuse)
+    monkeypatch.setattr(server, "_probe", ready)
+    with pytest.raises(UnavailableError, match=r"refused the namespace's description: .*no leader"):
+        await server.start()
+    assert not server.running
 
 
 async def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:

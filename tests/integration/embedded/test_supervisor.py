@@ -24,7 +24,7 @@ from tests.integration.embedded.processes import alive, descendants, is_root, po
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = Path(__file__).with_name("supervise.py")
-STOP_SECONDS = 30.0
+STOP_SECONDS = 120.0
 
 
 class Supervised:
@@ -37,7 +37,7 @@ class Supervised:
 
     def gateway_pid(self) -> int | None:
         try:
-            with urllib.request.urlopen(f"{self.announced['url']}/ready", timeout=2) as response:  # noqa: S310
+            with urllib.request.urlopen(f"{self.announced['url']}/ready", timeout=10) as response:  # noqa: S310
                 return int(response.read())
         except OSError:
             return None
@@ -211,7 +211,7 @@ def interpreter_of_an_ordinary_user() -> tuple[str, list[str]] | None:
                 env=environment,
                 cwd="/",
                 capture_output=True,
-                timeout=60,
+                timeout=180,
                 check=False,
                 **user,
             )

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cli import up
 from cli.up import UpOptions, engine_roles, run_up
+from engine.embedded.addresses import HeldPort, hold_free_port
 from engine.embedded.engine import ServerPorts
 from engine.embedded.roles import RoleSpec
 from engine.errors import ConfigurationError, UnavailableError
@@ -70,6 +71,34 @@ async def test_a_port_in_use_is_refused_before_anything_starts(open_directory: P
 
 
 @pytest.mark.usefixtures("own_children_only")
+async def test_a_chosen_gateway_port_that_somebody_listens_on_is_given_up_for_another(
+    open_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    with socket.socket() as intruder:
+
+        def choose() -> HeldPort:
+            held = hold_free_port()
+            chosen.append(held.port)
+            if len(chosen) == 1:
+                intruder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                intruder.bind(("127.0.0.1", held.port))
+                intruder.listen()
+            return held
+
+        monkeypatch.setattr(up, "hold_free_port", choose)
+        running = asyncio.create_task(run_up(UpOptions(open_directory / "data", port=0), [GATEWAY]))
+        engine_file = open_directory / "data" / "engine.json"
+        await poll_here(lambda: running.done() or engine_file.exists())
+        if running.done():
+            await running
+        announced = json.loads(engine_file.read_bytes())
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running == 0
+    assert announced["url"] == f"http://127.0.0.1:{chosen[1]}"
+
+
+@pytest.mark.usefixtures("own_children_only")
 async def test_a_role_that_cannot_start_is_an_error_and_everything_stops(open_directory: Path) -> None:
     broken = RoleSpec("worker", ("-I", "-S", "-c", "raise SystemExit('no such setting')"))
     never_ready = RoleSpec("gateway", ("-I", "-S", "-c", "import signal; signal.pause()"))
@@ -120,7 +149,7 @@ def test_a_second_interrupt_ends_at_once_and_still_leaves_nothing(open_directory
     process.send_signal(signal.SIGINT)
     poll(lambda: not (open_directory / "data" / "engine.json").exists(), "it has begun to stop")
     process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=30)
+    _, messages = process.communicate(timeout=120)
     assert process.returncode == 130
     assert b"stopping at once" in messages
     poll(lambda: not alive(below), "all its processes are gone")

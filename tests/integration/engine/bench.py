@@ -28,7 +28,7 @@ from workflows.replay import replay_execution
 
 Answer = TypeVar("Answer")
 
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 120.0
 
 
 def definition(*tasks: dict[str, Any], agents: int = 2, **fields: Any) -> dict[str, Any]:

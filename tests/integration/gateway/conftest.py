@@ -60,12 +60,12 @@ async def gateway_url(gateway_settings: Settings) -> AsyncIterator[str]:
 
 async def answering(url: str, serving: asyncio.Task[None]) -> None:
     """Until the server answers; raises what it ended with, if it did."""
-    async with asyncio.timeout(20), httpx.AsyncClient(trust_env=False) as http:
+    async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as http:
         while True:
             if serving.done():
                 serving.result()
             try:
-                if (await http.get(f"{url}/health", timeout=1)).status_code == 200:
+                if (await http.get(f"{url}/health", timeout=5)).status_code == 200:
                     return
             except httpx.TransportError:
                 await asyncio.sleep(0.05)
@@ -80,7 +80,7 @@ async def client_of(gateway_url: str, gateway_settings: Settings) -> AsyncIterat
     def make(tenant: str) -> httpx.AsyncClient:
         token = issuer.issue(tenant=tenant, roles=["admin"])
         headers = {"Authorization": f"Bearer {token}"}
-        opened.append(httpx.AsyncClient(base_url=gateway_url, headers=headers, trust_env=False, timeout=10))
+        opened.append(httpx.AsyncClient(base_url=gateway_url, headers=headers, trust_env=False, timeout=60))
         return opened[-1]
 
     yield make

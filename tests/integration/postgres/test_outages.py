@@ -19,7 +19,7 @@ from engine.postgres.pool import Connection, Database
 from engine.settings import Settings
 from tests.integration.postgres.builders import Run, plan_execution
 
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 90
 
 
 @pytest.fixture
