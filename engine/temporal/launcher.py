@@ -12,7 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.contracts.activity_names import WORKFLOW_TYPES
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
-from engine.errors import NotFoundError, UnavailableError, UnsupportedPatternError
+from engine.errors import LaunchRefusedError, NotFoundError, UnavailableError, UnsupportedPatternError
 from engine.settings import Settings
 
 RPC_TIMEOUT = timedelta(seconds=10)
@@ -70,6 +70,8 @@ class TemporalLauncher:
         except WorkflowAlreadyStartedError:
             return
         except RPCError as error:
+            if error.status is RPCStatusCode.INVALID_ARGUMENT:
+                raise LaunchRefusedError(f"Temporal does not take this execution: {error.message}") from error
             raise UnavailableError(f"Temporal did not start the execution: {error.status.name}") from error
 
     async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:

@@ -1,0 +1,84 @@
+-- name: journals
+SELECT tenant, execution_id, completed_at
+  FROM workflow_executions
+ WHERE completed_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400) AND journal_deleted_at IS NULL
+   AND ($3::timestamptz IS NULL OR completed_at >= $3)
+ ORDER BY completed_at
+ LIMIT $2
+
+-- name: delete_journal
+DELETE FROM tick_journal
+ WHERE tenant = $1 AND execution_id = $2
+
+-- name: mark_journal_deleted
+UPDATE workflow_executions SET journal_deleted_at = clock_timestamp()
+ WHERE tenant = $1 AND execution_id = $2 AND completed_at IS NOT NULL
+
+-- name: expired
+SELECT tenant, execution_id
+  FROM workflow_executions
+ WHERE completed_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400) AND journal_deleted_at IS NOT NULL
+ ORDER BY completed_at
+ LIMIT $2
+
+-- name: delete_execution
+-- In one statement, at whose end its foreign keys are looked at. Every table with rows of executions stands here.
+WITH journal AS (
+    DELETE FROM tick_journal WHERE tenant = $1 AND execution_id = $2
+), events AS (
+    DELETE FROM execution_events WHERE tenant = $1 AND execution_id = $2
+), tasks AS (
+    DELETE FROM execution_tasks WHERE tenant = $1 AND execution_id = $2
+), agents AS (
+    DELETE FROM execution_agents WHERE tenant = $1 AND execution_id = $2
+), checkpoints AS (
+    DELETE FROM workflow_checkpoints WHERE tenant = $1 AND execution_id = $2
+), control AS (
+    DELETE FROM execution_control WHERE tenant = $1 AND execution_id = $2
+), payload AS (
+    DELETE FROM payloads WHERE tenant = $1 AND execution_id = $2
+), hooks AS (
+    DELETE FROM hook_executions WHERE tenant = $1 AND workflow_execution_id = $2
+)
+DELETE FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+RETURNING plan_hash
+
+-- name: lock_plan
+-- Whoever inserts an execution with it just now holds it, and keeps it.
+SELECT true
+  FROM kernel_plans
+ WHERE tenant = $1 AND plan_hash = $2
+   FOR UPDATE SKIP LOCKED
+
+-- name: delete_unused_plan
+DELETE FROM kernel_plans AS p
+ WHERE p.tenant = $1 AND p.plan_hash = $2
+   AND NOT EXISTS (SELECT FROM workflow_executions AS e WHERE e.tenant = p.tenant AND e.plan_hash = p.plan_hash)
+
+-- name: delete_gone_hosts
+DELETE FROM agent_hosts AS h
+ USING (SELECT tenant, host_id
+          FROM agent_hosts
+         WHERE state = 'gone' AND last_seen < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY last_seen
+         LIMIT $2) AS old
+ WHERE h.tenant = old.tenant AND h.host_id = old.host_id AND h.state = 'gone'
+
+-- name: delete_idempotency_keys
+DELETE FROM idempotency_keys AS k
+ USING (SELECT tenant, operation, key
+          FROM idempotency_keys
+         WHERE created_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY created_at
+         LIMIT $2) AS old
+ WHERE k.tenant = old.tenant AND k.operation = old.operation AND k.key = old.key
+
+-- name: delete_operations
+DELETE FROM operation_log AS o
+ USING (SELECT tenant, id
+          FROM operation_log
+         WHERE recorded_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY recorded_at
+         LIMIT $2) AS old
+ WHERE o.tenant = old.tenant AND o.id = old.id
