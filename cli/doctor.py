@@ -1,5 +1,6 @@
 """`doctor`: what is missing on this machine, and what to do about it."""
 
+import asyncio
 import os
 import platform
 import shutil
@@ -13,9 +14,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from cli.configuration import load_settings
 from cli.connection import read_engine_file
 from cli.options import DATA_DIR_DEFAULT, DataDirOption, JsonOption
 from cli.outcome import ExitCode
@@ -24,6 +27,7 @@ from cli.tables import plain
 from engine.embedded.addresses import is_free
 from engine.embedded.binaries import postgres_directory, temporal_program, valkey_program
 from engine.errors import EngineError
+from engine.events.partitions import look_at_shares
 from engine.installation import check_packages
 
 app = typer.Typer()
@@ -85,6 +89,9 @@ def examine(data_dir: Path, port: int) -> Iterator[Check]:
     yield check_data_dir(data_dir)
     yield from check_servers(os.environ)
     running = check_engine(data_dir)
+    redis_url = os.environ.get("REDIS_URL") or _redis_of(data_dir)
+    if redis_url:
+        yield check_workers(redis_url)
     if running is not None:
         yield running
     else:
@@ -138,6 +145,31 @@ def check_servers(environment: "os._Environ[str] | dict[str, str]") -> Iterator[
             yield Check(variable, "failed", f"{place}: {error}", f"start that server, or correct {variable}")
         else:
             yield Check(variable, "ok", f"{place} takes connections")
+
+
+def _redis_of(data_dir: Path) -> str | None:
+    try:
+        engine = read_engine_file(data_dir)
+    except EngineError:
+        return None  # said by the check of the engine
+    return None if engine is None else str(engine.get("redis_url") or "") or None
+
+
+def check_workers(redis_url: str) -> Check:
+    """The processes that bring events to executions, and their shares of the event streams' partitions."""
+    try:
+        settings = load_settings().model_copy(update={"redis_url": SecretStr(redis_url)})
+        shares = asyncio.run(look_at_shares(settings))
+    except (EngineError, ValueError) as error:
+        return Check("workers", "failed", str(error), "start Redis, or correct REDIS_URL")
+    if not shares:
+        return Check("workers", "warning", "none is running", "start one: orchestrator serve worker")
+    listed = ", ".join(f"{owner} ({len(partitions)})" for owner, partitions in sorted(shares.items()))
+    unread = settings.event_partitions - sum(len(partitions) for partitions in shares.values())
+    detail = f"{len(shares)} with a bridge, and their shares of {settings.event_partitions} partitions: {listed}"
+    if unread:
+        return Check("workers", "warning", f"{detail}; {unread} are read by nobody", "look again in a few seconds")
+    return Check("workers", "ok", detail)
 
 
 def check_port(port: int) -> Check:

@@ -18,9 +18,12 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from engine.errors import UnavailableError
 from engine.events import keys
+from engine.events.connection import connect
 from engine.events.functions import Functions
 from engine.observability.log import get_logger
+from engine.settings import Settings
 
 log = get_logger(__name__)
 
@@ -29,6 +32,7 @@ RENEW_SECONDS = 1.25
 HURRY_SECONDS = 0.1
 """Between two renewals while partitions change hands: they are read by nobody meanwhile."""
 
+LOOK_SECONDS = 3.0
 STRAYS_MAX = 500
 READER_FORGOTTEN_MS = 3_600_000
 
@@ -130,3 +134,15 @@ async def read_shares(redis: Redis, partitions: int) -> dict[str, list[int]]:
         if owner is not None:
             shares.setdefault(owner.decode(), []).append(partition)
     return shares
+
+
+async def look_at_shares(settings: Settings) -> dict[str, list[int]]:
+    """The same over a connection of its own. Raises UnavailableError."""
+    redis = connect(settings, repeat=False)
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            return await read_shares(redis, settings.event_partitions)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"Redis does not answer: {error}") from error
+    finally:
+        await redis.aclose()

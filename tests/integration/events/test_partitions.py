@@ -5,13 +5,15 @@ import socket
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from engine.concurrency import end_all
+from engine.errors import UnavailableError
 from engine.events import keys, partitions
 from engine.events.connection import connect
 from engine.events.functions import Functions
-from engine.events.partitions import PartitionLeases, read_shares
+from engine.events.partitions import PartitionLeases, look_at_shares, read_shares
 from engine.settings import Settings
 from tests.fakes.streams import eventually, until
 
@@ -227,3 +229,14 @@ async def test_an_owner_whose_lease_is_gone_from_the_server_takes_it_anew(redis:
     await first.renew()
     assert first.fences == {**before, 1: first.fences[1]}
     assert first.fences[1] > before[1]
+
+
+async def test_shares_can_be_looked_at_from_outside(redis: Redis, redis_settings: Settings) -> None:
+    settings = redis_settings.model_copy(update={"event_partitions": 3})
+    assert await look_at_shares(settings) == {}
+    owner = leases(redis)
+    await owner.renew()
+    assert await look_at_shares(settings) == {owner.owner_id: [0, 1, 2]}
+    away = settings.model_copy(update={"redis_url": SecretStr("redis://127.0.0.1:1/0")})
+    with pytest.raises(UnavailableError):
+        await look_at_shares(away)

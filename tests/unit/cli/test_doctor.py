@@ -9,8 +9,9 @@ import pytest
 
 from cli import doctor
 from cli.connection import ENGINE_FILE
-from cli.doctor import check_data_dir, check_engine, check_port, check_python, check_servers
+from cli.doctor import check_data_dir, check_engine, check_port, check_python, check_servers, check_workers
 from engine.errors import ConfigurationError
+from engine.settings import Settings
 from tests.unit.cli.conftest import Orchestrator
 from tests.unit.cli.fake_engine import FakeEngine
 
@@ -88,6 +89,48 @@ def test_servers_that_the_environment_names_must_take_connections(taken_port: in
     assert "secret" not in checks["DATABASE_URL"].detail
     assert checks["TEMPORAL_ADDRESS"].state == "failed"
     assert "REDIS_URL" not in checks
+
+
+@pytest.mark.parametrize(
+    ("shares", "state", "said"),
+    [
+        ({}, "warning", "none is running"),
+        ({"vm-1-a": [0, 1, 2, 3], "vm-2-b": [4, 5, 6, 7]}, "ok", "vm-1-a (4), vm-2-b (4)"),
+        ({"vm-1-a": [0, 1, 2]}, "warning", "5 are read by nobody"),
+    ],
+)
+def test_workers_are_shown_with_their_shares(
+    monkeypatch: pytest.MonkeyPatch, shares: dict[str, list[int]], state: str, said: str
+) -> None:
+    async def look(_: Settings) -> dict[str, list[int]]:
+        return shares
+
+    monkeypatch.setattr(doctor, "look_at_shares", look)
+    check = check_workers("redis://127.0.0.1:1/0")
+    assert check.state == state
+    assert said in check.detail
+
+
+def test_without_redis_the_workers_cannot_be_seen() -> None:
+    check = check_workers("redis://x:secret@127.0.0.1:1/0")
+    assert check.state == "failed"
+    assert "secret" not in check.detail
+
+
+def test_the_workers_of_a_running_engine_are_looked_for_in_its_redis(
+    orchestrator: Orchestrator, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look(settings: Settings) -> dict[str, list[int]]:
+        return {settings.redis_url.get_secret_value(): list(range(8))}
+
+    monkeypatch.setattr(doctor, "look_at_shares", look)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    write_engine_file(tmp_path, engine.url)
+    written = json.loads((tmp_path / ENGINE_FILE).read_text())
+    (tmp_path / ENGINE_FILE).write_text(json.dumps({**written, "redis_url": "redis://here:1/0"}))
+    checks = orchestrator("doctor", "--data-dir", str(tmp_path), "--json").document["checks"]
+    [workers] = [check for check in checks if check["name"] == "workers"]
+    assert "redis://here:1/0 (8)" in workers["detail"]
 
 
 def test_a_running_engine_is_asked_whether_it_is_ready(engine: FakeEngine, tmp_path: Path) -> None:
