@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+import uvloop
 
 from cli.configuration import load_settings
 from cli.serve import run_role
@@ -20,16 +21,16 @@ def worker(
     ] = None,
 ) -> None:
     """Workflows and activities, and the bridge from the event streams."""
-    run_role(serve_worker(load_settings(), frozenset(role or WORKER_ROLES)))
+    run_role(serve_worker(load_settings(), frozenset(role or WORKER_ROLES)), uvloop.new_event_loop)
 
 
 @app.command()
 def bridge() -> None:
     """The bridge from the event streams alone."""
-    run_role(serve_worker(load_settings(), frozenset({"bridge"})))
+    run_role(serve_worker(load_settings(), frozenset({"bridge"})), uvloop.new_event_loop)
 
 
 @app.command()
 def hooks() -> None:
     """Workers for asynchronous hooks."""
-    run_role(serve_worker(load_settings(), frozenset({"hooks"})))
+    run_role(serve_worker(load_settings(), frozenset({"hooks"})), uvloop.new_event_loop)
