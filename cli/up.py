@@ -37,7 +37,8 @@ BOOTSTRAP_TENANT: Final = "default"
 BOOTSTRAP_ROLE: Final = "admin"
 WILDCARDS: Final = ("0.0.0.0", "::", "")  # noqa: S104 - recognised, not bound
 INTERRUPTED: Final = 130
-WORKERS_MAX: Final = 64
+WORKERS_MAX: Final = 8
+"""Each has its connections to PostgreSQL, and a share of the event streams' partitions."""
 
 
 @dataclass(frozen=True, slots=True)

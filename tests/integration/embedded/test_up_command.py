@@ -166,10 +166,10 @@ def test_the_command_line_becomes_options(tmp_path: Path, monkeypatch: pytest.Mo
     catalogue = tmp_path / "catalogue.yaml"
     catalogue.touch()
     arguments = f"--data-dir {tmp_path} --port 0 --host 0.0.0.0 --catalogue {catalogue} --json --postgres-port 1"
-    arguments += " --redis-port 2 --temporal-port 3 --temporal-ui-port 4"
+    arguments += " --redis-port 2 --temporal-port 3 --temporal-ui-port 4 --workers 5"
     result = CliRunner().invoke(up.app, arguments.split())
     assert result.exit_code == 0, result.output
-    assert taken == [UpOptions(tmp_path, 0, "0.0.0.0", catalogue, True, ServerPorts(1, 2, 3, 4))]  # noqa: S104
+    assert taken == [UpOptions(tmp_path, 0, "0.0.0.0", catalogue, True, ServerPorts(1, 2, 3, 4), 5)]  # noqa: S104
 
 
 def test_the_engine_is_a_gateway_a_worker_and_a_host_fleet() -> None:
@@ -178,3 +178,8 @@ def test_the_engine_is_a_gateway_a_worker_and_a_host_fleet() -> None:
         ("worker", ("serve", "worker")),
         ("hosts", ("serve", "hosts")),
     ]
+
+
+def test_there_are_as_many_workers_as_were_asked_for() -> None:
+    roles = [role for role in engine_roles("127.0.0.1", 8002, 3) if role.arguments[3:] == ("serve", "worker")]
+    assert [role.name for role in roles] == ["worker", "worker-2", "worker-3"]
