@@ -11,6 +11,7 @@ from engine.concurrency import end_all, run_together
 from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.events.connection import connect as connect_redis
+from engine.plans import PlanLoader
 from engine.postgres.cluster import ClusterUrls
 from engine.postgres.stores import Stores
 from engine.settings import Settings
@@ -59,7 +60,7 @@ async def running_worker(engine_settings: Settings) -> AsyncIterator[None]:
 async def bench(engine_settings: Settings, stores: Stores, running_worker: None, tenant: str) -> AsyncIterator[Bench]:
     """A tenant of its own with one host for `synthetic`."""
     redis = connect_redis(engine_settings)
-    client = await connect_temporal(engine_settings)
+    client = await connect_temporal(engine_settings, PlanLoader(stores.plans), stores.dispatch)
     await redis.sadd("orc:tenants", tenant)
     options = HostOptions(
         redis_url=engine_settings.redis_url.get_secret_value(),
