@@ -9,12 +9,12 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.errors import EngineError, InvalidParametersError
 from engine.security.permissions import Permission
+from gateway.codec import CrossOrigin, codec_routes
 from gateway.dependencies import GatewayDependencies
 from gateway.http import authenticate, error_problem, problem, request_id
 from gateway.json_body import MalformedBodyError
@@ -48,18 +48,13 @@ def create_app(dependencies: GatewayDependencies, lifespan: Lifespan = _no_lifes
         lifespan=lifespan,
         middleware=[
             Middleware(RequestEnvelope, metrics=HttpMetrics(dependencies.registry)),
-            Middleware(
-                CORSMiddleware,
-                allow_origins=dependencies.settings.allowed_origins,
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-                expose_headers=["Location", "Retry-After", "X-Request-ID"],
-            ),
+            Middleware(CrossOrigin, settings=dependencies.settings),
             Middleware(RateLimiting, rate_limit=dependencies.rate_limit),
         ],
     )
     app.include_router(jsonrpc_routes(dependencies))
     app.include_router(rest_routes(dependencies))
+    app.include_router(codec_routes(dependencies))
     app.include_router(websocket_routes(dependencies))
     app.include_router(probe_routes(Readiness(dependencies.probes)))
     app.include_router(page_routes(dependencies))

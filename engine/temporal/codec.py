@@ -47,9 +47,9 @@ class CompressionCodec(PayloadCodec):
 
     async def _encode(self, payload: Payload) -> Payload:
         if len(payload.data) <= THREAD_ABOVE_BYTES:
-            packed = _compressed(payload)
+            packed = compressed(payload)
         else:
-            packed = await asyncio.to_thread(_compressed, payload)
+            packed = await asyncio.to_thread(compressed, payload)
         mark = payload.metadata.get(EXECUTION_MARK)
         if len(packed.data) <= CARRY_INLINE_BYTES_MAX or mark is None or self._payloads is None:
             return packed
@@ -99,5 +99,5 @@ def decompressed(payload: Payload, bytes_max: int | None = None) -> Payload:
         raise ValueError("a payload is not what its encoding says") from error
 
 
-def _compressed(payload: Payload) -> Payload:
+def compressed(payload: Payload) -> Payload:
     return Payload(metadata={"encoding": ENCODING}, data=zlib.compress(payload.SerializeToString(), level=1))
