@@ -101,6 +101,12 @@ class UnavailableError(EngineError):
     transient = True
 
 
+class LaunchRefusedError(EngineError):
+    """Temporal does not take the execution, and would not take it later either."""
+
+    code = "LAUNCH_REFUSED"
+
+
 class ConfigurationError(EngineError):
     """The operator's settings or files are wrong; the message names the setting and the remedy."""
 

@@ -40,6 +40,12 @@ EXTERNAL_EVENT_BYTES_MAX: Final = 64 * 1024
 EXTERNAL_EVENTS_WAITING_MAX: Final = 1_000
 """External events that an execution keeps for triggers that are not waiting yet; older ones are dropped."""
 
+EXTERNAL_EVENTS_REMEMBERED_MAX: Final = 2_000
+"""Ids by which repetitions of external events are known."""
+
+EVALUATIONS_MAX: Final = 500
+"""Tasks, and events, that one activity evaluates."""
+
 NAME_LENGTH_MAX: Final = 255
 EVENT_NAME_PATTERN: Final = r"^[a-zA-Z0-9_.:-]+$"
 VERSION_LENGTH_MAX: Final = 50
@@ -63,6 +69,12 @@ CHECKPOINT_INTERVAL_DEFAULT_SECONDS: Final = 300
 
 TASK_LOSSES_MAX: Final = 5
 """Times a task may lose its agent before it fails: a task that kills its agents must not do so for ever."""
+
+PLAN_INLINE_BYTES_MAX: Final = 16 * 1024
+"""A plan whose JSON is above this travels to workflows by reference."""
+
+CARRY_INLINE_BYTES_MAX: Final = 1024 * 1024
+"""What a run hands to the next one goes by reference above this, compressed."""
 
 RESULT_INLINE_BYTES_MAX: Final = 4 * 1024
 """A task's result above this travels to workflows by reference."""

@@ -20,6 +20,7 @@ from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
 from engine.errors import EngineError, NotFoundError
 from engine.observability.log import get_logger
+from engine.plans import referenced_plan
 from engine.ports import ExecutionStore, Launcher, MaintenanceStore, OpenExecution
 
 log = get_logger(__name__)
@@ -117,6 +118,8 @@ class Reconciler:
         await self._end(row, final, "CLOSED_IN_TEMPORAL", f"Temporal closed the run as {status.value}")
 
     async def _launch(self, row: OpenExecution, document: dict[str, Any] | None) -> None:
+        if document is not None and referenced_plan(document) is not None:
+            document = await self._maintenance.launch_document(row.tenant, row.execution_id)
         if document is None:
             return
         execution_id = str(row.execution_id)
