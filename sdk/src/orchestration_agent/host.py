@@ -188,10 +188,10 @@ class AgentHost:
             return None
         return self._board.next()
 
-    async def _run(self, attempt: Attempt) -> None:
-        if not attempt.wanted:
-            return  # cancelled before it came to run
+    async def _run(self, attempt: Attempt, waits: Callable[[Attempt], None] | None) -> None:
         attempt.started_at_ms = _now_ms()
+        if waits is not None:
+            waits(attempt)
         task = self._task_of(attempt)
         try:
             outcome = await self._runner.run(task, lambda future: self._threads.__setitem__(attempt, future))

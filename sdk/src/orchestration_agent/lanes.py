@@ -3,7 +3,8 @@
 An asyncio task and a turn of the event loop for each attempt would cost more than a short attempt itself. So one
 lane, which is one asyncio task, runs attempts one after the other for as long as they end without waiting for
 anything. The first that waits keeps the lane for itself, and what is ready goes on in others: an attempt that waits
-always has an asyncio task of its own, which is what a cancellation needs.
+always has an asyncio task of its own, which is what a cancellation needs. Once attempts wait, each gets its own at
+once, until one ends so soon that another try with one lane is worth it.
 """
 
 import asyncio
@@ -16,6 +17,10 @@ from orchestration_agent.board import Attempt
 
 TURN_SECONDS = 0.005
 """After so long with attempts that do not wait, the others on the event loop have their turn."""
+
+
+QUICK_SECONDS = 0.0002
+"""An attempt that took less hardly waited."""
 
 
 class Watched:
@@ -57,13 +62,13 @@ class Lane:
 
 
 class Lanes:
-    """Runs what `following` gives, by `run`. `waits` is called when an attempt first waits; `over` at its end, with
-    what it raised, save cancellation."""
+    """Runs what `following` gives, by `run`. `waits` is called when an attempt first waits, or may; `over` at its end,
+    with what it raised, save cancellation."""
 
     def __init__(
         self,
         following: Callable[[], Attempt | None],
-        run: Callable[[Attempt], Coroutine[Any, Any, None]],
+        run: Callable[[Attempt, Callable[[Attempt], None] | None], Coroutine[Any, Any, None]],
         waits: Callable[[Attempt], None],
         over: Callable[[Attempt, BaseException | None], None],
     ) -> None:
@@ -81,42 +86,43 @@ class Lanes:
         """Have everything started that may start."""
         if not self._quick:
             while (attempt := self._following()) is not None:
-                self._begin(attempt)
+                self._begin(attempt, self._serve_one)
         elif self._open is None and (attempt := self._following()) is not None:
-            self._open = self._begin(attempt)
+            self._open = self._begin(attempt, self._serve)
 
     def cancel(self, attempt: Attempt) -> None:
         running = self.running.get(attempt)
         if running is not None:
             running.cancel()
 
-    def _begin(self, attempt: Attempt) -> Lane:
+    def _begin(self, attempt: Attempt, serve: Callable[[Lane, Attempt], Coroutine[Any, Any, None]]) -> Lane:
         lane = Lane(attempt)
-        lane.task = self.running[attempt] = asyncio.create_task(self._serve(lane))
+        lane.task = self.running[attempt] = asyncio.create_task(serve(lane, attempt))
         lane.task.add_done_callback(lambda task: self._ended(lane, task))
         return lane
 
-    async def _serve(self, lane: Lane) -> None:
+    async def _serve_one(self, _: Lane, attempt: Attempt) -> None:
+        began = time.monotonic()
+        await self._run(attempt, self._waits)
+        self._quick = time.monotonic() - began < QUICK_SECONDS
+
+    async def _serve(self, lane: Lane, first: Attempt) -> None:
+        attempt: Attempt | None = first
         ends = time.monotonic() + TURN_SECONDS  # the event loop's own clock may stand still within a turn
-        while (attempt := lane.attempt) is not None:
-            watched = Watched(self._run(attempt), lambda: self._lane_waits(lane))
+        while attempt is not None:
+            watched = Watched(self._run(attempt, None), lambda: self._lane_waits(lane))
             await watched  # what it raises ends the lane, see `_ended`
             if watched.waited or lane.task.cancelling():
                 return
-            self._quick = True
-            if self._open is None:
-                self._open = lane
             lane.attempt = None
             del self.running[attempt]
             self._over(attempt, None)
-            if self._open is not lane:
-                return
             if time.monotonic() > ends:
                 await asyncio.sleep(0)
                 ends = time.monotonic() + TURN_SECONDS
-            lane.attempt = self._following()
-            if lane.attempt is not None:
-                self.running[lane.attempt] = lane.task
+            attempt = lane.attempt = self._following()
+            if attempt is not None:
+                self.running[attempt] = lane.task
         self._open = None
 
     def _lane_waits(self, lane: Lane) -> None:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,101 @@ async def test_a_pause_gives_back_what_waits_and_a_run_goes_on(valkey_server: Va
         await talk.tell(agent.host_id, control="run")
         await talk.assign(agent.host_id, "b")
         await talk.ended("b")
+
+
+def chain(*names: str, **more: Any) -> list[dict[str, Any]]:
+    """Assignments of a chain in the order of the names."""
+    assign = [Conversation.assignment(name, **more) for name in names]
+    for before, item in pairwise(assign):
+        item["after"] = before["task_id"]
+        del item["results"]
+    return assign
+
+
+async def test_a_chain_goes_from_result_to_result_and_is_reported_task_by_task_in_few_entries(
+    valkey_server: ValkeyServer, talk: Conversation
+) -> None:
+    async def work(task: Task) -> dict[str, Any]:
+        return {"of": task.task_id, "from": task.results}
+
+    names = [f"t{n}" for n in range(10)]
+    async with running_host(valkey_server.url, talk.tenant, work, slots=1) as agent:
+        assert (await talk_registered(talk))["features"] == ["chains"]
+        await talk.tell(agent.host_id, assign=chain(*names))
+        await talk.ended(*names)
+        assert talk.entries <= 2
+        assert [event["task_id"] for event in talk.seen("completed")] == names
+        assert talk.seen("completed", "t2")[0]["result"]["from"]["t1"]["of"] == "t1"
+        for before, event in pairwise(talk.seen("completed")):
+            assert before["started_at_ms"] <= before["at_ms"] <= event["started_at_ms"] <= event["at_ms"]
+        await talk.tell(agent.host_id, assign=chain("t9", "late")[1:])  # its predecessor's result is still kept
+        await talk.ended("late")
+        assert talk.seen("completed", "late")[0]["result"]["from"]["t9"]["of"] == "t9"
+        await talk.tell(agent.host_id, consumed=[["late", 1, 1]], assign=chain("late", "with it")[1:])
+        await talk.ended("with it")
+        await talk.tell(agent.host_id, assign=chain("late", "too late")[1:])
+        await talk.until(lambda: talk.seen("returned", "too late"))
+
+
+async def talk_registered(talk: Conversation) -> dict[str, Any]:
+    await talk.until_host_says(lambda said: said)
+    return (await talk.host_says())[0][1]
+
+
+async def test_a_pause_stops_between_the_tasks_of_a_chain(valkey_server: ValkeyServer, talk: Conversation) -> None:
+    gate = asyncio.Event()
+
+    async def work(task: Task) -> None:
+        if task.task_id == "b":
+            await gate.wait()
+
+    async with running_host(valkey_server.url, talk.tenant, work) as agent:
+        await talk.tell(agent.host_id, assign=chain("a", "b", "c", "d"))
+        await talk.until(lambda: talk.seen("started", "b"))
+        assert talk.seen("completed", "a")
+        await talk.tell(agent.host_id, control="pause")
+        await talk.until(lambda: talk.seen("returned", "d"))
+        gate.set()
+        await talk.ended("b")
+        await talk.tell(agent.host_id, control="run", assign=chain("b", "c", "d")[1:])
+        await talk.ended("d")
+    assert {event["task_id"] for event in talk.seen("returned")} == {"c", "d"}
+
+
+async def test_a_failure_in_a_chain_gives_the_rest_back(valkey_server: ValkeyServer, talk: Conversation) -> None:
+    async with running_host(valkey_server.url, talk.tenant, synthetic.run) as agent:
+        a, b, *rest = chain("a", "b", "c", "d")
+        await talk.tell(agent.host_id, assign=[a, {**b, "input": {"fail": "no"}}, *rest])
+        await talk.until(lambda: talk.seen("returned", "d"))
+    assert [(e["type"].removeprefix("agent.task_"), e["task_id"]) for e in talk.events] == [
+        ("completed", "a"),
+        ("failed", "b"),
+        ("returned", "c"),
+        ("returned", "d"),
+    ]
+
+
+async def test_plain_functions_run_chains_too(valkey_server: ValkeyServer, talk: Conversation) -> None:
+    def work(task: Task) -> int:
+        return 1 + sum(map(int, task.results.values()))
+
+    names = [f"t{n}" for n in range(10)]
+    async with running_host(valkey_server.url, talk.tenant, work) as agent:
+        await talk.tell(agent.host_id, assign=chain(*names))
+        await talk.ended(*names)
+    assert [event["result"] for event in talk.seen("completed")] == list(range(1, 11))
+    assert talk.entries < 10
+
+
+async def test_added_tasks_travel_with_the_result_and_are_kept_with_it(
+    valkey_server: ValkeyServer, talk: Conversation
+) -> None:
+    added = [{"id": "x", "agent": "worker", "depends_on": ["a"], "blocks": ["z"]}]
+    async with running_host(valkey_server.url, talk.tenant, synthetic.run, resend_seconds=0.1) as agent:
+        await talk.assign(agent.host_id, "a", input={"spawn": added, "result": 1})
+        await talk.until(lambda: len(talk.seen("completed", "a")) >= 2)
+    for event in talk.seen("completed", "a"):
+        assert (event["result"], event["spawn"]) == (1, added)
 
 
 async def test_a_cancelled_coroutine_is_cancelled_and_says_nothing_more(

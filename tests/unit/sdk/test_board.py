@@ -17,6 +17,20 @@ def assignment(task_id: str, attempt: int = 1, agent_id: str = "w-1") -> dict[st
     return {"task_id": task_id, "agent_id": agent_id, "epoch": 1, "attempt": attempt}
 
 
+def chained(task_id: str, after: str, attempt: int = 1, agent_id: str = "w-1") -> dict[str, object]:
+    return {**assignment(task_id, attempt, agent_id), "after": after}
+
+
+def names(attempts: list[Attempt]) -> list[str]:
+    return [attempt.key.task_id for attempt in attempts]
+
+
+def finish(board: Board, attempt: Attempt, result: bytes | None = b"1") -> list[str]:
+    returned = board.ended(attempt, result)
+    board.release(attempt)
+    return names(returned)
+
+
 def started(board: Board) -> list[str]:
     return [attempt.key.task_id for attempt in board.ready()]
 
@@ -177,6 +191,205 @@ def test_memory_is_bounded_and_the_longest_idle_execution_goes_first_but_none_th
     assert board.remembered == 2
     board.take([entry("idle", assign=[assignment("b")])], 3.0)
     assert sorted(started(board)) == ["a", "b"]
+
+
+def test_a_chain_takes_one_slot_and_goes_on_before_what_waits_with_its_predecessors_result() -> None:
+    board = Board(2)
+    board.take([entry(assign=[assignment("a"), chained("b", "a"), chained("c", "b"), assignment("x")])], 0.0)
+    board.take([entry(assign=[assignment("y")])], 0.0)
+    first, other = board.ready()
+    assert names([first, other]) == ["a", "x"]
+    assert finish(board, first, b'{"n": 1}') == []
+    (second,) = board.ready()
+    assert (second.key.task_id, second.inherited) == ("b", b'{"n": 1}')
+    assert (board.running, board.queued) == (2, 2)
+    finish(board, second)
+    assert started(board) == ["c"]
+    finish(board, other)
+    assert started(board) == ["y"]
+
+
+def test_a_chain_goes_on_only_when_the_slot_of_its_predecessor_is_free() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a")])], 0.0)
+    (first,) = board.ready()
+    board.ended(first, b"1")
+    assert started(board) == []
+    board.release(first)
+    assert started(board) == ["b"]
+
+
+def test_a_chain_may_come_in_several_entries() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a")])], 0.0)
+    (first,) = board.ready()
+    board.take([entry(assign=[chained("b", "a")]), entry(assign=[chained("c", "b")])], 0.0)
+    finish(board, first)
+    (second,) = board.ready()
+    finish(board, second)
+    assert started(board) == ["c"]
+
+
+def test_what_waits_behind_a_failure_is_given_back_to_the_last_and_may_come_again() -> None:
+    board = Board(1)
+    chain = [assignment("a"), chained("b", "a"), chained("c", "b"), chained("d", "c")]
+    board.take([entry(assign=chain)], 0.0)
+    (first,) = board.ready()
+    assert finish(board, first, None) == ["b", "c", "d"]
+    assert (board.queued, board.remembered) == (0, 1)
+    board.take([entry(assign=[assignment("b"), chained("c", "b")])], 0.0)
+    (again,) = board.ready()
+    finish(board, again)
+    assert started(board) == ["c"]
+
+
+def test_what_waits_behind_a_cancelled_attempt_is_given_back_unless_it_is_cancelled_as_well() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a"), chained("c", "b"), chained("d", "c")])], 0.0)
+    changes = board.take([entry(cancel=[["a", 1, 1], ["b", 1, 1]])], 0.0)
+    assert names(changes.returned) == ["c", "d"]
+    assert (started(board), board.queued) == ([], 0)
+
+
+def test_cancelling_in_the_middle_leaves_the_beginning_of_a_chain() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a"), chained("c", "b")])], 0.0)
+    (first,) = board.ready()
+    assert names(board.take([entry(cancel=[["b", 1, 1]])], 0.0).returned) == ["c"]
+    assert finish(board, first) == []
+    assert started(board) == []
+
+
+def test_cancelling_an_execution_gives_nothing_of_its_chains_back() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a"), chained("c", "b")])], 0.0)
+    (first,) = board.ready()
+    changes = board.take([entry(control="cancel")], 0.0)
+    assert (changes.stopped, changes.returned, board.queued) == ([first], [], 0)
+    assert finish(board, first) == []
+
+
+def test_a_pause_stops_between_the_tasks_of_a_chain() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a"), chained("c", "b")])], 0.0)
+    (first,) = board.ready()
+    assert names(board.take([entry(control="pause")], 0.0).returned) == ["b", "c"]
+    assert finish(board, first) == []
+    assert started(board) == []
+
+
+def test_a_host_that_closes_gives_the_rest_of_its_chains_back() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a")])], 0.0)
+    board.ready()
+    board.closing = True
+    assert names(board.give_back_all()) == ["b"]
+
+
+def test_an_unknown_predecessor_and_one_of_another_agent_give_the_task_back() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a", agent_id="w-2")])], 0.0)
+    changes = board.take([entry(assign=[chained("b", "a"), chained("c", "nobody"), chained("d", "c")])], 0.0)
+    assert names(changes.returned) == ["b", "c", "d"]
+    assert board.remembered == 1
+
+
+def test_a_predecessor_that_has_ended_gives_its_kept_result_or_the_task_goes_back() -> None:
+    kept = {Key("x", "a", 1, 2): b"7"}
+    board = Board(1, kept_result=kept.get)
+    board.take([entry(assign=[assignment("a", attempt=2)])], 0.0)
+    (first,) = board.ready()
+    finish(board, first, b"7")
+    board.take([entry(assign=[chained("b", "a")])], 0.0)
+    (second,) = board.ready()
+    assert second.inherited == b"7"
+    kept.clear()  # consumed
+    assert names(board.take([entry(assign=[chained("c", "a")])], 0.0).returned) == ["c"]
+
+
+def test_a_chain_that_comes_again_is_not_done_again() -> None:
+    board = Board(1)
+    again = entry(assign=[assignment("a"), chained("b", "a")])
+    board.take([again], 0.0)
+    (first,) = board.ready()
+    changes = board.take([again], 0.0)
+    assert (changes.again_running, changes.returned) == ([first], [])
+    finish(board, first)
+    assert started(board) == ["b"]
+    assert board.take([again], 0.0).again_done == [first.key]
+
+
+def test_a_host_that_was_given_up_forgets_its_chains() -> None:
+    board = Board(1)
+    board.take([entry(assign=[assignment("a"), chained("b", "a")])], 0.0)
+    (first,) = board.ready()
+    board.abandon()
+    assert finish(board, first) == []
+    assert started(board) == []
+
+
+def test_agents_take_turns() -> None:
+    board = Board(2)
+    board.take([entry(assign=[assignment(t, agent_id=w) for w in ("w-1", "w-2") for t in "ab"])], 0.0)
+    board.take([entry("y", assign=[assignment("z")])], 0.0)
+    assert started(board) == ["a", "z", "b"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["assign", "complete", "fail", "cancel", "pause", "run"]),
+            st.integers(0, 4),
+            st.integers(1, 2),
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 2),
+)
+def test_every_task_of_a_chain_starts_after_its_predecessor_completed_or_is_given_back_or_cancelled(
+    steps: list[tuple[str, int, int]], slots: int
+) -> None:
+    """Task n follows task n-1; a result is kept for ever, so that the last completed attempt always counts."""
+    results: dict[Key, bytes] = {}
+    board = Board(slots, kept_result=results.get)
+    running: list[Attempt] = []
+    there: set[Key] = set()
+    for kind, number, attempt in steps:
+        document: dict[str, Any] = {}
+        returned: list[Attempt] = []
+        key = Key("x", f"t{number}", 1, attempt)
+        if kind == "assign":
+            item = assignment(key.task_id, attempt)
+            document = {"assign": [{**item, "after": f"t{number - 1}"} if number else item]}
+            there.add(key)
+        elif kind == "cancel":
+            document = {"cancel": [[key.task_id, 1, attempt]]}
+            there.discard(key)
+        elif kind in ("pause", "run"):
+            document = {"control": kind}
+        elif running:
+            done = running.pop(number % len(running))
+            result = done.key.task_id.encode() if kind == "complete" and done.wanted else None
+            if result is not None:
+                results[done.key] = result
+            returned = board.ended(done, result)
+            board.release(done)
+            there.discard(done.key)
+        returned += board.take([entry(**document)], 0.0).returned
+        assert len({a.key for a in returned}) == len(returned)
+        there -= {a.key for a in returned}
+        for begun in board.ready():
+            if begun.key.task_id != "t0":
+                assert begun.inherited == f"t{int(begun.key.task_id[1]) - 1}".encode()
+            running.append(begun)
+        there_now = {a.key for a in _open(board)}
+        assert there_now <= there
+    assert board.running == len(running)
+    assert board.queued == len({a.key for a in _open(board) if not a.running})
+
+
+def _open(board: Board) -> list[Attempt]:
+    return [a for e in board._executions.values() for a in e.attempts.values() if a is not None]
 
 
 @given(

@@ -123,6 +123,30 @@ def test_clearing_leaves_nothing() -> None:
     assert (outbox.collect(1e9), outbox.kept, outbox.kept_bytes) == ([], 0, 0)
 
 
+def test_a_completion_in_a_chain_waits_a_moment_for_company() -> None:
+    outbox = Outbox()
+    outbox.finished(key("a"), ROUTE, completed("a"), now=1.0, held_seconds=0.005)
+    assert not outbox.urgent(1.004)
+    assert outbox.next_due() == 1.005
+    assert outbox.urgent(1.005)
+    outbox.finished(key("b"), ROUTE, completed("b"), now=1.001, held_seconds=0.005)
+    assert outbox.next_due() == 1.005
+    outbox.finished(key("c"), ROUTE, completed("c"), now=1.002)
+    assert outbox.urgent(1.002)
+    assert events(outbox, 1.002) == [("completed", "a"), ("completed", "b"), ("completed", "c")]
+    assert not outbox.urgent(2.0)
+
+
+def test_a_kept_result_can_be_looked_up_until_it_is_consumed() -> None:
+    outbox = Outbox()
+    outbox.finished(key("a"), ROUTE, completed("a"), now=0.0)
+    failed = encode_event("agent.task_failed", key("b"), "w-1", 5, error={"code": "X"})
+    outbox.finished(key("b"), ROUTE, failed, now=0.0, completed=False)
+    assert [outbox.kept_result(key(task_id)) for task_id in "abc"] == [b"1", None, None]
+    outbox.consumed(key("a"))
+    assert outbox.kept_result(key("a")) is None
+
+
 def test_events_of_one_execution_share_an_entry_and_executions_do_not() -> None:
     outbox = Outbox()
     for task_id in "abc":

@@ -2,11 +2,12 @@ import asyncio
 import threading
 from typing import Any
 
+import orjson
 import pytest
 
-from orchestration_agent import Task, TaskFailed, synthetic
+from orchestration_agent import Spawned, Task, TaskFailed, synthetic
 from orchestration_agent.runner import Outcome, Runner, encode_result
-from orchestration_agent.wire import RESULT_BYTES_MAX
+from orchestration_agent.wire import RESULT_BYTES_MAX, SPAWN_BYTES_MAX, SPAWN_TASKS_MAX
 
 
 def task(input: dict[str, Any] | None = None, attempt: int = 1, reports: list[float] | None = None) -> Task:
@@ -137,3 +138,58 @@ async def test_a_threads_work_is_handed_over_so_that_its_slot_can_wait_for_it() 
     gate.set()
     assert await future is True
     runner.close()
+
+
+ADDED = {"id": "more", "agent": "worker", "depends_on": ["a"], "blocks": ["end"]}
+
+
+async def test_tasks_are_added_by_the_return_value_by_a_call_and_by_both() -> None:
+    async def returns(task: Task) -> Spawned:
+        return Spawned({"n": 1}, [ADDED])
+
+    def calls(task: Task) -> int:
+        task.spawn(ADDED, {"id": "x", "agent": "worker"})
+        return 5
+
+    async def both(task: Task) -> Spawned:
+        task.spawn(ADDED)
+        return Spawned(tasks=[{"id": "y", "agent": "worker"}])
+
+    assert await run(returns) == Outcome(result=b'{"n":1}', spawn=orjson.dumps([ADDED]))
+    assert await run(calls) == Outcome(result=b"5", spawn=orjson.dumps([ADDED, {"id": "x", "agent": "worker"}]))
+    added = await run(both)
+    assert (added.result, [task["id"] for task in orjson.loads(added.spawn or b"")]) == (b"null", ["more", "y"])
+    assert (await run(lambda task: Spawned(1))).spawn is None
+
+
+async def test_a_failed_attempt_adds_nothing() -> None:
+    async def fails(task: Task) -> None:
+        task.spawn(ADDED)
+        raise TaskFailed("no")
+
+    assert (await run(fails)).spawn is None
+
+
+@pytest.mark.parametrize(
+    ("tasks", "code"),
+    [
+        ([{"id": f"t{n}", "agent": "w"} for n in range(SPAWN_TASKS_MAX + 1)], "SPAWN_TOO_LARGE"),
+        ([{"id": "t", "agent": "w", "input": {"text": "x" * SPAWN_BYTES_MAX}}], "SPAWN_TOO_LARGE"),
+        (["t"], "SPAWN_INVALID"),
+        ([{"agent": "w"}], "SPAWN_INVALID"),
+        ([{"id": "t"}], "SPAWN_INVALID"),
+        ([{"id": "t", "agent": "w", "input": object()}], "SPAWN_INVALID"),
+    ],
+)
+def test_added_tasks_that_are_too_many_too_large_or_none_at_all_fail_the_attempt(tasks: list[Any], code: str) -> None:
+    outcome = encode_result(Spawned({"fine": True}, tasks))
+    assert outcome.result is None
+    assert outcome.error is not None
+    assert (outcome.error["code"], outcome.error["retryable"]) == (code, False)
+
+
+async def test_the_synthetic_agent_adds_the_tasks_that_its_input_says() -> None:
+    assert await synthetic.run(task({"spawn": [ADDED], "result": 1})) == Spawned(1, [ADDED])
+    with pytest.raises(TaskFailed) as failed:
+        await synthetic.run(task({"spawn": "more"}))
+    assert failed.value.code == "INVALID_INPUT"
