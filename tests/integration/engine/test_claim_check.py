@@ -12,6 +12,7 @@ from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowFailureError, WorkflowHistory
 from temporalio.common import RawValue
 
+from cli.replay import replay_runs
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
@@ -207,3 +208,11 @@ async def test_what_a_run_hands_on_goes_by_reference_when_it_is_large(
     [carried] = await bench.client.data_converter.decode(later[:1], [ExecutionInput])
     assert carried.execution_id == str(execution_id)
     assert carried.carry is not None
+
+
+async def test_the_replay_command_reads_plans_from_the_database_that_settings_name(bench: Bench) -> None:
+    execution_id = await bench.start(definition(*wide(500)))
+    await bench.until_closed(execution_id)
+    forget_plans()
+    [run] = await replay_runs(bench.settings, bench.tenant, str(execution_id))
+    assert run.ok

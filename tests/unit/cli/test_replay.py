@@ -20,7 +20,7 @@ class FakeTemporal:
         self.runs = list(runs)
         self.addresses: list[tuple[str, str]] = []
 
-    async def connect(self, settings: Settings) -> "FakeTemporal":
+    async def connect(self, settings: Settings, *stores: object) -> "FakeTemporal":
         self.addresses.append((settings.temporal_address, settings.temporal_namespace))
         return self
 
