@@ -35,6 +35,11 @@ def test_a_renewal_needs_no_execution() -> None:
         {"execution_id": "x", "assign": [{"task_id": "a"}], "reply_to": "in"},
         {"execution_id": "x", "assign": [{"task_id": 1, "agent_id": "w", "epoch": 1, "attempt": 1}], "reply_to": "in"},
         {"execution_id": "x", "assign": [{"task_id": "a", "agent_id": "w", "epoch": 1, "attempt": 1}]},
+        {
+            "execution_id": "x",
+            "reply_to": "in",
+            "assign": [{"task_id": "b", "agent_id": "w", "epoch": 1, "attempt": 1, "after": ["a"]}],
+        },
     ],
 )
 def test_what_is_not_understood_is_refused(document: object) -> None:
@@ -50,8 +55,10 @@ def test_an_entry_without_its_field_is_refused() -> None:
 
 
 def test_events_have_the_documented_fields() -> None:
-    event = encode_event("agent.task_completed", Key("x", "a", 2, 3), "w-1", 9, started_at_ms=8, result=b'{"n":1}')
+    event = encode_event(
+        "agent.task_completed", Key("x", "a", 2, 3), "w-1", 9, started_at_ms=8, result=b'{"n":1}', spawn=b"[]"
+    )
     assert orjson.loads(event) == {
         "type": "agent.task_completed", "task_id": "a", "agent_id": "w-1", "epoch": 2, "attempt": 3, "at_ms": 9,
-        "started_at_ms": 8, "result": {"n": 1},
+        "started_at_ms": 8, "result": {"n": 1}, "spawn": [],
     }  # fmt: skip
