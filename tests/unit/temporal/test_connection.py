@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from engine.contracts.kernel import Delta, TickOutcome
+from engine.contracts.kernel import Checkpoint, Delta
 from engine.errors import UnavailableError
 from engine.settings import Settings
 from engine.temporal import connection
@@ -25,7 +25,7 @@ async def test_nobody_there_is_said_with_the_address(monkeypatch: pytest.MonkeyP
 
 
 async def test_models_are_written_without_their_defaults_and_read_as_models() -> None:
-    outcome = TickOutcome(ticks=(Delta(tick=1, at_ms=2),), now_ms=3)
-    [written] = await DATA_CONVERTER.encode([outcome])
-    assert written.data == b'{"ticks":[{"tick":1,"at_ms":2}],"now_ms":3}'
-    assert await DATA_CONVERTER.decode([written], [TickOutcome]) == [outcome]
+    delta = Delta(tick=1, at_ms=2, checkpoint=Checkpoint(checkpoint_id="c", reason="pause", completed=()))
+    [written] = await DATA_CONVERTER.encode([delta])
+    assert written.data == (b'{"tick":1,"at_ms":2,"checkpoint":{"checkpoint_id":"c","reason":"pause","completed":[]}}')
+    assert await DATA_CONVERTER.decode([written], [Delta]) == [delta]
