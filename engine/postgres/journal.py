@@ -1,7 +1,7 @@
 """The tick journal: what makes each step of an execution happen once."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -11,6 +11,7 @@ from engine.contracts.kernel import Control, Delta, TickProposal, delta_text
 from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
 from engine.ports import Committed
 from engine.postgres.documents import raw_document, reported_document, storable_text
+from engine.postgres.literals import documents, numbers, plain, texts
 from engine.postgres.pool import Database, check_tenant
 from engine.postgres.readmodel import TaskChange, changes_nothing, checkpoint_documents, task_changes
 
@@ -19,6 +20,8 @@ ANSWER_BYTES_MAX: Final = 1024 * 1024
 """Of stored deltas in one answer; the first one always comes, whatever its size."""
 LOAD_TICKS_MAX: Final = 1000
 PHASE_LENGTH_MAX: Final = 255
+
+Value = TypeVar("Value")
 
 
 class PostgresJournal:
@@ -64,9 +67,9 @@ def _commit_arguments(proposal: TickProposal, text: str) -> list[Any]:
         raw_document(proposal.metrics.model_dump()),
         reported_document(delta.error.model_dump(mode="json")) if delta.error else None,
         delta.control_seen,
-        [event.type.value for event in proposal.audit],
-        [event.at_ms for event in proposal.audit],
-        [raw_document(event.payload) for event in proposal.audit],
+        plain([event.type.value for event in proposal.audit]),
+        numbers([event.at_ms for event in proposal.audit]),
+        documents([raw_document(event.payload) for event in proposal.audit]),
         *_task_columns(task_changes(proposal)),
         [binding.agent_id for binding in delta.bound],
         [binding.role for binding in delta.bound],
@@ -78,22 +81,24 @@ def _commit_arguments(proposal: TickProposal, text: str) -> list[Any]:
     ]
 
 
-def _task_columns(changes: Sequence[TaskChange]) -> list[list[Any]]:
-    return [
-        [change.task_id for change in changes],
-        [change.state.value for change in changes],
-        [change.reset for change in changes],
-        *(
-            _sparse([getattr(change, name) for change in changes])
-            for name in (
-                "attempt", "agent_id", "assigned_ms", "started_ms", "completed_ms", "result", "result_ref", "error"
-            )
-        ),
-    ]  # fmt: skip
-
-
-def _sparse(column: list[Any]) -> list[Any]:
+def _task_columns(changes: Sequence[TaskChange]) -> list[str]:
     """Nothing at all for a column of NULLs: unnest fills up shorter arrays with them."""
+    return [
+        texts([change.task_id for change in changes]),
+        plain([change.state.value for change in changes]),
+        plain(["t" if change.reset else "f" for change in changes]),
+        numbers(_sparse([change.attempt for change in changes])),
+        texts(_sparse([change.agent_id for change in changes])),
+        numbers(_sparse([change.assigned_ms for change in changes])),
+        numbers(_sparse([change.started_ms for change in changes])),
+        numbers(_sparse([change.completed_ms for change in changes])),
+        documents(_sparse([change.result for change in changes])),
+        texts(_sparse([change.result_ref for change in changes])),
+        documents(_sparse([change.error for change in changes])),
+    ]
+
+
+def _sparse(column: list[Value | None]) -> list[Value | None]:
     return [] if column.count(None) == len(column) else column
 
 

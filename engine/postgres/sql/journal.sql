@@ -1,8 +1,12 @@
 -- name: commit_tick
--- One round trip and one transaction: the function names the tenant itself.
+-- One round trip and one transaction: the function names the tenant itself. Long arrays come as text, see
+-- `engine.postgres.literals`.
 SELECT *
-  FROM commit_tick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                   $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)
+  FROM commit_tick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::text[], $14::text::bigint[],
+                   $15::text::json[], $16::text::text[], $17::text::text[], $18::text::boolean[],
+                   $19::text::integer[], $20::text::text[], $21::text::bigint[], $22::text::bigint[],
+                   $23::text::bigint[], $24::text::json[], $25::text::text[], $26::text::json[], $27, $28, $29, $30,
+                   $31, $32, $33, $34, $35, $36)
 
 -- name: deltas
 SELECT tick, delta
