@@ -10,6 +10,9 @@ from planner.problems import Location, ProblemList, Suggester, is_name, quoted
 TASK_NAMES: Final = ("input", "results")
 TRIGGER_NAMES: Final = ("event", "input", "results")
 
+CHARACTERS_MAX: Final = 500_000
+"""Characters of all expressions of a definition together: reading them takes some microseconds each."""
+
 _UNKNOWN_NAME: Final = "EXPRESSION_UNKNOWN_NAME"
 
 
@@ -19,11 +22,17 @@ def check_expressions(data: dict[str, Any], known: Set[str], problems: ProblemLi
     if not isinstance(tasks, list):
         return
     triggered = False
+    characters = 0
     for position, task in enumerate(tasks):
         if isinstance(task, dict):
             triggered = triggered or bool(task.get("triggers"))
             for location, text, names in _expressions(task, position):
-                _check(location, text, names, task, known, problems, suggester)
+                characters += len(text)
+                if characters <= CHARACTERS_MAX:
+                    _check(location, text, names, task, known, problems, suggester)
+    if characters > CHARACTERS_MAX:
+        message = f"have expressions of {characters} characters together; at most {CHARACTERS_MAX} are taken"
+        problems.add("TOO_LONG", ("tasks",), message)
     if triggered:
         _check_coordination(data.get("coordination"), problems)
 

@@ -14,6 +14,9 @@ NESTING_MAX: Final = 64
 
 _CHOICE, _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _SIGN = range(1, 9)
 _COMPARISONS: Final = frozenset({"==", "!=", "<", "<=", ">", ">=", "in", "not"})
+_SUMS: Final = frozenset({"+", "-"})
+_PRODUCTS: Final = frozenset({"*", "/", "%"})
+_STEPS: Final = frozenset({".", "["})
 _CONSTANTS: Final = {"true": True, "false": False, "null": None}
 _SHOWN_MAX: Final = 40
 _TOO_DEEP: Final = f"the expression is nested deeper than {NESTING_MAX}; split it into several tasks' conditions"
@@ -44,6 +47,8 @@ class _Parser:
         self._tokens = tokens
         self._index = 0
         self._nesting = 0
+        self._token = tokens[0]
+        self._symbol = tokens[0].symbol
 
     def whole(self) -> Node:
         if self._tokens[0].kind is Kind.END:
@@ -53,21 +58,17 @@ class _Parser:
             raise self._unexpected("an operator or the end")
         return root
 
-    @property
-    def _token(self) -> Token:
-        return self._tokens[self._index]
-
     def _take(self) -> Token:
-        token = self._tokens[self._index]
+        """The token, after which the next one is there. The last is never taken."""
+        token = self._token
         self._index += 1
+        self._token = self._tokens[self._index]
+        self._symbol = self._token.symbol
         return token
 
-    def _is(self, *texts: str) -> bool:
-        return self._token.text in texts and self._token.kind in (Kind.OPERATOR, Kind.KEYWORD)
-
-    def _expect(self, text: str) -> Token:
-        if not self._is(text):
-            raise self._unexpected(text)
+    def _expect(self, symbol: str) -> Token:
+        if self._symbol != symbol:
+            raise self._unexpected(symbol)
         return self._take()
 
     def _unexpected(self, wanted: str) -> ExpressionSyntaxError:
@@ -81,52 +82,50 @@ class _Parser:
         if self._nesting > NESTING_MAX:
             raise ExpressionSyntaxError(self._token.at, _TOO_DEEP)
         left = self._prefix()
-        if level <= _PRODUCT:
-            left = self._chain(left, _PRODUCT, "*", "/", "%")
-        if level <= _SUM:
-            left = self._chain(left, _SUM, "+", "-")
-        if level <= _COMPARISON:
+        if self._symbol in _PRODUCTS and level <= _PRODUCT:
+            left = self._chain(left, _PRODUCT, _PRODUCTS)
+        if self._symbol in _SUMS and level <= _SUM:
+            left = self._chain(left, _SUM, _SUMS)
+        if self._symbol in _COMPARISONS and level <= _COMPARISON:
             left = self._comparison(left)
-        if level <= _AND and self._is("and"):
+        if self._symbol == "and" and level <= _AND:
             left = nodes.Conjunction(left.at, self._operands(left, "and", _NOT))
-        if level <= _OR and self._is("or"):
+        if self._symbol == "or" and level <= _OR:
             left = nodes.Disjunction(left.at, self._operands(left, "or", _AND))
-        if level <= _CHOICE and self._is("?"):
+        if self._symbol == "?" and level <= _CHOICE:
             left = self._choice(left)
         self._nesting -= 1
         return left
 
     def _prefix(self) -> Node:
-        if self._is("not"):
+        if self._symbol == "not":
             return nodes.Not(self._take().at, self._expression(_NOT))
-        if self._is("-"):
+        if self._symbol == "-":
             return nodes.Negative(self._take().at, self._expression(_SIGN))
         return self._path()
 
-    def _chain(self, first: Node, level: int, *operators: str) -> Node:
+    def _chain(self, first: Node, level: int, operators: frozenset[str]) -> Node:
         rest = []
-        while self._is(*operators):
+        while self._symbol in operators:
             operator = self._take()
             rest.append((operator.text, operator.at, self._expression(level + 1)))
         return nodes.Arithmetic(first.at, first, tuple(rest)) if rest else first
 
     def _comparison(self, left: Node) -> Node:
-        if not self._is(*_COMPARISONS):
-            return left
         operator = self._take()
         name = operator.text
         if name == "not":
             self._expect("in")
             name = "not in"
         right = self._expression(_SUM)
-        if self._is(*_COMPARISONS):
+        if self._symbol in _COMPARISONS:
             message = "comparisons cannot be chained; write a < b and b < c, or put one of them in parentheses"
             raise ExpressionSyntaxError(self._token.at, message)
         return nodes.Comparison(operator.at, name, left, right)
 
     def _operands(self, first: Node, operator: str, level: int) -> tuple[Node, ...]:
         operands = [first]
-        while self._is(operator):
+        while self._symbol == operator:
             self._take()
             operands.append(self._expression(level))
         return tuple(operands)
@@ -139,14 +138,14 @@ class _Parser:
             self._expect(":")
             cases.append((condition, value))
             condition = self._expression(_OR)
-            if not self._is("?"):
+            if self._symbol != "?":
                 return nodes.Choice(at, tuple(cases), condition)
 
     def _path(self) -> Node:
         base = self._primary()
         steps: list[Node] = []
-        while self._is(".", "["):
-            if self._take().text == ".":
+        while self._symbol in _STEPS:
+            if self._take().symbol == ".":
                 steps.append(self._field())
             else:
                 steps.append(self._expression(_CHOICE))
@@ -157,7 +156,7 @@ class _Parser:
         if self._token.kind not in (Kind.NAME, Kind.KEYWORD):
             raise self._unexpected('a field\'s name (one with other characters is written ["the-name"])')
         field = self._take()
-        if self._is("("):
+        if self._symbol == "(":
             message = f"functions are not called with a dot; write {field.text}(value, ...)"
             raise ExpressionSyntaxError(field.at, message)
         return nodes.Literal(field.at, field.text)
@@ -172,24 +171,24 @@ class _Parser:
             return nodes.Literal(token.at, _CONSTANTS[token.text])
         if token.kind is Kind.NAME:
             self._take()
-            return self._call(token) if self._is("(") else nodes.Name(token.at, token.text)
-        if self._is("("):
+            return self._call(token) if self._symbol == "(" else nodes.Name(token.at, token.text)
+        if self._symbol == "(":
             self._take()
             inner = self._expression(_CHOICE)
             self._expect(")")
             return inner
-        if self._is("["):
+        if self._symbol == "[":
             return self._list()
-        if self._is("{"):
+        if self._symbol == "{":
             return self._object()
         raise self._unexpected("a value, a name or (")
 
     def _list(self) -> Node:
         at = self._expect("[").at
         items: list[Node] = []
-        while not self._is("]"):
+        while self._symbol != "]":
             items.append(self._expression(_CHOICE))
-            if not self._is("]"):
+            if self._symbol != "]":
                 self._expect(",")
         self._take()
         return nodes.ListLiteral(at, tuple(items))
@@ -197,11 +196,11 @@ class _Parser:
     def _object(self) -> Node:
         at = self._expect("{").at
         entries: dict[str, Node] = {}
-        while not self._is("}"):
+        while self._symbol != "}":
             key = self._key()
             self._expect(":")
             entries[key] = self._expression(_CHOICE)
-            if not self._is("}"):
+            if self._symbol != "}":
                 self._expect(",")
         self._take()
         return nodes.ObjectLiteral(at, tuple(entries.items()))
@@ -222,9 +221,9 @@ class _Parser:
             raise ExpressionSyntaxError(name.at, f"there is no function {name.text}; there are {known}")
         self._expect("(")
         arguments: list[Node] = []
-        while not self._is(")"):
+        while self._symbol != ")":
             arguments.append(self._argument(signature, len(arguments)))
-            if not self._is(")"):
+            if self._symbol != ")":
                 self._expect(",")
         self._take()
         if not signature.arguments_min <= len(arguments) <= signature.arguments_max:

@@ -2,9 +2,8 @@
 
 import math
 import re
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from engine.expressions.errors import ExpressionSyntaxError
 from engine.expressions.nodes import Scalar
@@ -32,13 +31,14 @@ class Kind(Enum):
     END = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     kind: Kind
     at: int
     """From 1."""
     text: str
     value: Scalar = None
+    symbol: str = ""
+    """The text of an operator or a keyword; empty for all else."""
 
 
 def tokenize(text: str) -> list[Token]:
@@ -63,12 +63,14 @@ def _token(text: str, index: int) -> tuple[Token, int]:
         value, end = _string(text, index)
         return Token(Kind.LITERAL, index + 1, text[index:end], value), end
     if name := _NAME.match(text, index):
-        kind = Kind.KEYWORD if name[0] in KEYWORDS else Kind.NAME
-        return Token(kind, index + 1, name[0]), name.end()
+        word = name[0]
+        if word in KEYWORDS:
+            return Token(Kind.KEYWORD, index + 1, word, symbol=word), name.end()
+        return Token(Kind.NAME, index + 1, word), name.end()
     if number := _NUMBER.match(text, index):
         return _number(text, index, number), number.end()
     if operator := _OPERATOR.match(text, index):
-        return Token(Kind.OPERATOR, index + 1, operator[0]), operator.end()
+        return Token(Kind.OPERATOR, index + 1, operator[0], symbol=operator[0]), operator.end()
     remedy = _OF_OTHER_LANGUAGES.get(character)
     hint = f"; write {remedy}" if remedy else ""
     raise ExpressionSyntaxError(index + 1, f"{character!a} has no meaning here{hint}")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.contracts.limits import EXPRESSION_LENGTH_MAX, TRIGGERS_MAX
+from planner.conditions import CHARACTERS_MAX
 from tests.unit.planner.definitions import definition, found, plan_of, problems_of, task
 
 
@@ -114,6 +115,12 @@ def test_triggers_are_bounded() -> None:
     problems = {(code, location) for code, location, _ in checked(triggers=triggers)}
     assert ("TOO_LONG", "tasks[2].triggers") in problems
     assert len(problems) == TRIGGERS_MAX + 1
+
+
+def test_expressions_are_bounded_together() -> None:
+    long = "1" + "+1" * 990
+    tasks = [task(f"t{n}", when=long) for n in range(CHARACTERS_MAX // len(long) + 2)]
+    assert found(definition(tasks)) == {("TOO_LONG", "tasks")}
 
 
 def test_events_that_are_listed_must_include_external_ones() -> None:
