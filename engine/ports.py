@@ -4,13 +4,14 @@ Every method is tenant-scoped by its first argument; "not the caller's" and "not
 `NotFoundError`. Methods raise `engine.errors` only: drivers' errors are wrapped where they arise.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
-from engine.contracts.execution import ExecutionStatus
+from engine.contracts.capacity import CapacityReport, CapacityUse, Demand, QueueState, Turn, Waiting
+from engine.contracts.execution import ExecutionStatus, Priority
 from engine.contracts.kernel import BindRequest, BindResult, Control, Delta, ExecutionInput, TickProposal
 from engine.contracts.model import Model
 from engine.contracts.plan import Plan
@@ -67,6 +68,8 @@ class PlannedExecution(Model):
     status: ExecutionStatus
     created: bool
     started_at: datetime
+    waiting: bool = False
+    """For capacity: the scheduler launches it when its turn comes."""
 
 
 class Committed(Model):
@@ -98,11 +101,16 @@ class ExecutionStore(Protocol):
         *,
         allow_concurrent: bool,
         request_hash: str | None,
+        priority: Priority = "normal",
+        demand: Demand | None = None,
     ) -> PlannedExecution:
         """Insert the `planning` row and its first audit event, or find the one with that id (created=False).
 
-        Raises AlreadyExecutingError (an open execution of the workflow), IdempotencyConflictError (the same id with
-        another `request_hash`), NotFoundError (no such workflow).
+        Where the engine's capacity is short (`demand` is what it takes; the roles' agents when None), it is `waiting`.
+
+        Raises TooManyRequestsError (too many wait, and this one has low priority), AlreadyExecutingError (an open
+        execution of the workflow), IdempotencyConflictError (the same id with another `request_hash`), NotFoundError
+        (no such workflow).
         """
         ...
 
@@ -203,6 +211,22 @@ class DispatchStore(Protocol):
         ...
 
 
+class PlanStore(Protocol):
+    """Plans by content hash. Implemented by `engine.postgres.plans`."""
+
+    async def plan(self, tenant: str, plan_hash: str) -> str:
+        """The plan as JSON. Raises NotFoundError."""
+        ...
+
+
+class PayloadStore(Protocol):
+    """Large documents of executions by content hash. Implemented by `engine.postgres.dispatch`."""
+
+    async def put_payload(self, tenant: str, execution_id: UUID, payload: bytes) -> str: ...
+
+    async def payload(self, tenant: str, execution_id: UUID, reference: str) -> bytes: ...
+
+
 class OpenExecution(Model):
     """An execution that the reconciler looks after."""
 
@@ -229,7 +253,10 @@ class MaintenanceStore(Protocol):
     async def open_executions(self, after: UUID | None, limit: int) -> Sequence[OpenExecution]: ...
 
     async def launch_document(self, tenant: str, execution_id: UUID) -> dict[str, Any] | None:
-        """What the execution was launched with; large, so that listings leave it out. None when there is none."""
+        """What the execution was launched with; None when there is none.
+
+        A plan that is stored by itself stands in its place as a `KernelPlan`; in listings, its reference does.
+        """
         ...
 
     async def executions_using_host(self, tenant: str, host_id: str) -> Sequence[UUID]: ...
@@ -246,6 +273,72 @@ class MaintenanceStore(Protocol):
 
     def leader(self, name: str) -> AbstractAsyncContextManager[bool]:
         """A session-level advisory lock: True for the one process that holds it."""
+        ...
+
+
+class RetentionStore(Protocol):
+    """Deletes what is old, across tenants, as the maintenance role. Implemented by `engine.postgres.retention`.
+
+    Each call deletes one batch, so that none holds locks for long.
+    """
+
+    def leader(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """As `MaintenanceStore.leader`."""
+        ...
+
+    async def journals(
+        self, older_than_days: float, limit: int, closed_from: datetime | None = None
+    ) -> Sequence[tuple[str, UUID, datetime]]:
+        """(tenant, execution, closed at) of executions closed longer ago that still have their journal, oldest first;
+        only those closed at `closed_from` or later."""
+        ...
+
+    async def delete_journal(self, tenant: str, execution_id: UUID) -> None:
+        """Once Temporal has closed it too: until then its workflow may ask for its ticks."""
+        ...
+
+    async def expired(self, older_than_days: float, limit: int) -> Sequence[tuple[str, UUID]]:
+        """Executions without a journal that were closed longer ago than that, oldest first."""
+        ...
+
+    async def delete_execution(self, tenant: str, execution_id: UUID) -> None:
+        """With everything of it, and its plan when no other execution refers to it."""
+        ...
+
+    async def delete_gone_hosts(self, older_than_days: float, limit: int) -> int:
+        """Returns how many."""
+        ...
+
+    async def delete_idempotency_keys(self, older_than_days: float, limit: int) -> int: ...
+
+    async def delete_operations(self, older_than_days: float, limit: int) -> int: ...
+
+
+class CapacityReader(Protocol):
+    """What people may see of it. Implemented by `engine.postgres.capacity`."""
+
+    async def report(self, tenant: str) -> CapacityReport:
+        """The whole engine's totals and the tenant's own numbers; nothing of other tenants."""
+        ...
+
+
+class CapacityStore(CapacityReader, Protocol):
+    """What runs and what waits, across tenants, as the maintenance role. Implemented by `engine.postgres.capacity`."""
+
+    async def totals(self) -> CapacityUse: ...
+
+    async def start_waiting(
+        self, choose: Callable[[QueueState, int], Turn], limit: int
+    ) -> tuple[Sequence[OpenExecution], Sequence[Waiting]]:
+        """Let `choose` say who starts now, at most `limit`, while nobody else starts; and mark those as started.
+
+        Returns them with their launch documents, and those that can never start. What is marked and not launched (a
+        crash between the two) is among `MaintenanceStore.unlaunched`.
+        """
+        ...
+
+    async def recount(self) -> bool:
+        """Make claims and sums agree with the open executions again. True when something was wrong."""
         ...
 
 

@@ -6,12 +6,13 @@ The four addresses have the names that everybody uses (`DATABASE_URL`, `REDIS_UR
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from engine.contracts import limits
+from engine.contracts.capacity import MICROS, CapacityLimits
 
 
 class Settings(BaseSettings):
@@ -65,6 +66,17 @@ class Settings(BaseSettings):
     agent_memory_bytes_max: int = Field(16 * 1024**4, gt=0)
     """The largest agent that a definition may ask for: above it no host here could ever take it."""
 
+    # Capacity
+    capacity_executions_max: int = Field(2_000, ge=1)
+    """Executions started and not closed, of all tenants; further ones wait."""
+    capacity_agents_max: int | None = Field(None, ge=1)
+    capacity_cpu_cores_max: float | None = Field(None, gt=0)
+    capacity_memory_bytes_max: int | None = Field(None, ge=1)
+    """What the agents of those executions may take together; no limit when absent."""
+    tenant_executions_max: int | None = Field(None, ge=1)
+    queue_waiting_max: int = Field(1_000, ge=1)
+    """When so many executions wait, new ones of low priority are refused."""
+
     # Tokens
     token_key_file: Path | None = None
     """Ed25519 key, PEM: private where tokens are issued, public is enough to verify."""
@@ -84,9 +96,26 @@ class Settings(BaseSettings):
     host_start_timeout_seconds: float = 30.0
     host_idle_seconds: float = 300.0
 
+    # Versions of workers
+    worker_deployment_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,100}$")
+    """Temporal's worker deployment; workers have no version without it."""
+    worker_build_id: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,100}$")
+    """The engine's own version when absent."""
+    worker_versioning: Literal["auto_upgrade", "pinned"] = "auto_upgrade"
+    """Whether running executions move to the version that becomes current, or stay with theirs."""
+
     # Kernel
     linger_ms: int = Field(30, ge=0, le=500)
     resend_after_seconds: float = 10.0
+
+    # Retention
+    retention_days: float = Field(30.0, ge=1)
+    """A closed execution is deleted with everything of it so long after its end."""
+    journal_retention_days: float = Field(1.0, ge=0)
+    """Its tick journal, which is only needed until Temporal has closed it too."""
+    gone_host_retention_days: float = Field(7.0, ge=1)
+    idempotency_days: float = Field(7.0, ge=1)
+    operation_log_days: float = Field(400.0, ge=1)
 
     # Data
     data_dir: Path = Path(".data")
@@ -99,3 +128,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(filter(None, (item.strip() for item in value.split(","))))
         return value
+
+    @property
+    def capacity(self) -> CapacityLimits:
+        cores = self.capacity_cpu_cores_max
+        return CapacityLimits(
+            executions=self.capacity_executions_max,
+            agents=self.capacity_agents_max,
+            cpu_micros=None if cores is None else round(cores * MICROS),
+            memory_bytes=self.capacity_memory_bytes_max,
+            tenant_executions=self.tenant_executions_max,
+            waiting=self.queue_waiting_max,
+        )

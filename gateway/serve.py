@@ -151,9 +151,11 @@ def _operations(settings: Settings, stores: Stores, launcher: Launcher, feed: Ex
             SUPPORTED_PATTERNS,
             AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
         ),
-        ExecutionOperations(desk, stores.executions, stores.dispatch, launcher, settings.event_partitions),
+        ExecutionOperations(
+            desk, stores.executions, stores.dispatch, launcher, settings.event_partitions, settings.capacity
+        ),
         ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
-        SystemOperations(stores.executions, stores.hosts, stores.operations),
+        SystemOperations(stores.capacity, stores.hosts, stores.operations, settings.capacity),
         stores.operations,
     )
 

@@ -1,7 +1,7 @@
 """States of executions and tasks, and what a client may ask of one execution."""
 
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,10 @@ class ResourceConstraints(StrictModel):
         return self
 
 
+Priority = Literal["low", "normal", "high"]
+"""Who goes first when executions wait for capacity."""
+
+
 class ExecutionOptions(StrictModel):
     """`execution_options` of `workflow.execute`."""
 
@@ -69,6 +73,7 @@ class ExecutionOptions(StrictModel):
     checkpoint_interval: int = Field(
         CHECKPOINT_INTERVAL_DEFAULT_SECONDS, ge=1, le=EXECUTION_TIMEOUT_MAX_SECONDS, description="seconds"
     )
+    priority: Priority = Field("normal", description="who goes first when executions wait for capacity")
     allow_concurrent: bool = Field(False, description="lift the limit of one open execution a workflow")
     pause_grace_seconds: int = Field(
         30,

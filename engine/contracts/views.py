@@ -6,7 +6,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from engine.contracts.execution import AgentStatus, ExecutionStatus, TaskState
+from engine.contracts.capacity import RoleAllotment
+from engine.contracts.execution import AgentStatus, ExecutionStatus, Priority, TaskState
 from engine.contracts.model import Model
 from engine.contracts.plan import EstimatedResources
 
@@ -57,6 +58,14 @@ class AllocatedAgent(Model):
     status: str
 
 
+class QueuePlace(Model):
+    """Where an execution stands that waits for capacity."""
+
+    priority: Priority
+    queued_at: datetime
+    ahead: int = Field(description="the tenant's own executions that are before it; others' are not shown")
+
+
 class ExecutionStarted(Model):
     """Result of `workflow.execute`."""
 
@@ -66,6 +75,8 @@ class ExecutionStarted(Model):
     allocated_agents: tuple[AllocatedAgent, ...]
     execution_url: str
     estimated_completion: datetime
+    queued: bool = Field(False, description="it waits for capacity")
+    allotment: dict[str, RoleAllotment] = Field(default_factory=dict, description="agents of each role")
 
 
 class AgentProgress(Model):
@@ -123,6 +134,8 @@ class ExecutionView(Model):
     trace_id: UUID
     started_at: datetime
     completed_at: datetime | None = None
+    queue: QueuePlace | None = Field(None, description="while it waits for capacity")
+    allotment: dict[str, RoleAllotment] = Field(default_factory=dict, description="agents of each role")
 
 
 class ExecutionSummary(Model):

@@ -7,8 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
+from engine.contracts.capacity import PRIORITY_RANKS, CapacityLimits, Demand
 from engine.contracts.events import AuditEventType
-from engine.contracts.execution import ExecutionStatus, TaskState
+from engine.contracts.execution import ExecutionStatus, Priority, TaskState
 from engine.contracts.kernel import Control, ExecutionInput, Metrics, TerminalError
 from engine.contracts.views import (
     CheckpointView,
@@ -23,25 +24,38 @@ from engine.errors import (
     CheckpointNotFoundError,
     IdempotencyConflictError,
     InvalidParametersError,
+    InvalidTransitionError,
     NotFoundError,
+    TooManyRequestsError,
     UnavailableError,
 )
+from engine.plans import PLANS, PlanIdentity
 from engine.ports import PlannedExecution
 from engine.postgres.control import control_in_force
 from engine.postgres.documents import client_document, raw_document, reported_document, storable_text
 from engine.postgres.paging import check_limit, decode_token, encode_token
+from engine.postgres.plans import PostgresPlanStore, launch_document, plan_to_refer_to
 from engine.postgres.pool import Connection, Database, check_tenant
 from engine.postgres.statusview import execution_view
 
 _ONE_OPEN_INDEX: Final = "idx_execution_one_open"
 
+QUEUE_FULL_RETRY_SECONDS: Final = 30
+_PLAN_KEY: Final = "workflow_executions_plan_fkey"
+
+
+class _PlanGoneError(Exception):
+    """The plan that the launch document refers to is not stored any more."""
+
 
 class PostgresExecutionStore:
     """Implements `engine.ports.ExecutionStore`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, limits: CapacityLimits | None = None) -> None:
         self._database = database
         self._queries = database.queries
+        self._limits = limits or CapacityLimits()
+        self._plans = PostgresPlanStore(database)
 
     async def insert_planning(
         self,
@@ -53,43 +67,81 @@ class PostgresExecutionStore:
         *,
         allow_concurrent: bool,
         request_hash: str | None,
+        priority: Priority = "normal",
+        demand: Demand | None = None,
     ) -> PlannedExecution:
         if launch.tenant != tenant:
             raise InvalidParametersError("the launch names another tenant")
+        check_tenant(tenant)
         execution_id, workflow_id = UUID(launch.execution_id), UUID(launch.workflow_id)
         roles = {name: role.model_dump(mode="json") for name, role in launch.plan.roles.items()}
+        demand = demand or Demand(agents=sum(role.count for role in launch.plan.roles.values()))
+        limits, plan = self._limits, plan_to_refer_to(launch)
         arguments = (
             tenant, execution_id, workflow_id, launch.started_at_ms, UUID(launch.trace_id), allow_concurrent,
             request_hash, actor, raw_document(roles), client_document(input_data), client_document(options),
-            launch.model_dump_json(exclude_defaults=True), raw_document(Metrics().model_dump()),
+            launch_document(launch, plan), raw_document(Metrics().model_dump()),
+            PRIORITY_RANKS[priority], demand.agents, demand.cpu_micros, demand.memory_bytes,
+            limits.executions, limits.agents, limits.cpu_micros, limits.memory_bytes, limits.tenant_executions,
+            limits.waiting, None if plan is None else plan.plan_hash,
         )  # fmt: skip
         try:
-            async with self._database.tenant_connection(tenant) as connection:
-                try:
-                    planned = await self._insert_planning(connection, arguments)
-                except asyncpg.UniqueViolationError as error:
-                    if error.constraint_name != _ONE_OPEN_INDEX:
-                        raise
-                    raise AlreadyExecutingError("the workflow is executing") from error
+            row = await self._plan(launch, plan, arguments)
         except AlreadyExecutingError as error:
             return await self._repeated_or_refused(tenant, execution_id, workflow_id, request_hash, error)
-        if planned is not None:
-            return planned
-        return await self._repeated(tenant, execution_id, request_hash)
-
-    async def _insert_planning(self, connection: Connection, arguments: Sequence[Any]) -> PlannedExecution | None:
-        """None when that execution is there already."""
-        tenant, execution_id, workflow_id = arguments[:3]
-        row = await connection.fetchrow(self._queries["executions.find_planned"], tenant, execution_id)
-        if row is not None:
-            return None
-        if not await connection.fetchval(self._queries["executions.lock_definition"], tenant, workflow_id):
+        if row["outcome"] == "repeat":
+            return await self._repeated(tenant, execution_id, request_hash)
+        if row["outcome"] == "no_workflow":
             raise NotFoundError("no such workflow")
-        row = await connection.fetchrow(self._queries["executions.insert_planning"], *arguments)
-        if row is None:
-            return None
-        await self._append_status_event(connection, tenant, execution_id, None, ExecutionStatus.PLANNING)
-        return PlannedExecution(**dict(row), created=True)
+        if row["outcome"] == "queue_full":
+            raise TooManyRequestsError(
+                f"{row['waiting_count']} executions wait for capacity: those of low priority are refused; come back "
+                "later, or ask with a higher priority",
+                waiting=row["waiting_count"],
+                retry_after_seconds=QUEUE_FULL_RETRY_SECONDS,
+            )
+        return PlannedExecution(
+            execution_id=execution_id,
+            workflow_id=workflow_id,
+            status=row["status"],
+            started_at=row["started_at"],
+            waiting=row["waiting"],
+            created=True,
+        )
+
+    async def _plan(
+        self, launch: ExecutionInput, plan: PlanIdentity | None, arguments: Sequence[Any]
+    ) -> asyncpg.Record:
+        """The row, its first event and its claim: one statement. A large plan is stored by itself, before."""
+        if plan is not None and PLANS.reference(launch.tenant, launch.plan) is None:
+            await self._keep_plan(launch, plan)
+        try:
+            return await self._plan_once(arguments)
+        except _PlanGoneError:
+            # Deleted by age, between two executions that use it.
+            assert plan is not None  # noqa: S101 - only a plan that is referred to can be gone
+            await self._keep_plan(launch, plan)
+            return await self._plan_once(arguments)
+
+    async def _keep_plan(self, launch: ExecutionInput, plan: PlanIdentity) -> None:
+        async with self._database.tenant_connection(launch.tenant) as connection:
+            await self._plans.keep(connection, launch, plan)
+        PLANS.note_stored(launch.tenant, launch.plan)
+
+    async def _plan_once(self, arguments: Sequence[Any]) -> asyncpg.Record:
+        async with self._database.connection() as connection:
+            try:
+                row = await connection.fetchrow(self._queries["executions.plan"], *arguments)
+            except asyncpg.UniqueViolationError as error:
+                if error.constraint_name != _ONE_OPEN_INDEX:
+                    raise
+                raise AlreadyExecutingError("the workflow is executing") from error
+            except asyncpg.ForeignKeyViolationError as error:
+                if error.constraint_name != _PLAN_KEY:
+                    raise
+                raise _PlanGoneError from error
+        assert row is not None  # noqa: S101 - a function always answers one row
+        return row
 
     async def _repeated(self, tenant: str, execution_id: UUID, request_hash: str | None) -> PlannedExecution:
         """The execution that was planned before under that id. Raises IdempotencyConflictError."""
@@ -123,10 +175,10 @@ class PostgresExecutionStore:
         connection: Connection,
         tenant: str,
         execution_id: UUID,
-        previous: ExecutionStatus | None,
+        previous: ExecutionStatus,
         status: ExecutionStatus,
     ) -> None:
-        payload = {"previous_status": previous.value if previous else None, "new_status": status.value}
+        payload = {"previous_status": previous.value, "new_status": status.value}
         await connection.execute(
             self._queries["executions.append_event"],
             tenant,
@@ -243,6 +295,12 @@ class PostgresExecutionStore:
             effective = control_in_force(status, pending, control)
             if effective is not control:
                 return status, effective
+            waiting = await self._is_waiting(connection, tenant, execution_id, status)
+            if waiting and control.action != "cancel":
+                raise InvalidTransitionError(
+                    f"cannot {control.action} an execution that waits for capacity; it can be cancelled",
+                    status=status.value,
+                )
             if control.action == "resume" and checkpoint_id is not None:
                 there = await connection.fetchrow(
                     self._queries["executions.checkpoint"], tenant, execution_id, checkpoint_id
@@ -258,7 +316,18 @@ class PostgresExecutionStore:
                 checkpoint_id,
                 storable_text(control.reason) if control.reason is not None else None,
             )
+            if waiting:
+                # No workflow runs that could obey.
+                await self._close(connection, tenant, execution_id, status, ExecutionStatus.CANCELLED, None)
+                return ExecutionStatus.CANCELLED, control
         return status, control
+
+    async def _is_waiting(
+        self, connection: Connection, tenant: str, execution_id: UUID, status: ExecutionStatus
+    ) -> bool:
+        if status is not ExecutionStatus.PLANNING:
+            return False
+        return bool(await connection.fetchval(self._queries["executions.is_waiting"], tenant, execution_id))
 
     async def pending_control(self, tenant: str, execution_id: UUID) -> Control | None:
         async with self._database.tenant_connection(tenant) as connection:
@@ -278,10 +347,21 @@ class PostgresExecutionStore:
             previous = await self._lock(connection, tenant, execution_id)
             if previous.closed:
                 return False
-            await connection.execute(self._queries["executions.close"], tenant, execution_id, status.value, details)
-            await self._append_status_event(connection, tenant, execution_id, previous, status)
-            await connection.execute(self._queries["executions.cancel_tasks"], tenant, execution_id)
+            await self._close(connection, tenant, execution_id, previous, status, details)
         return True
+
+    async def _close(
+        self,
+        connection: Connection,
+        tenant: str,
+        execution_id: UUID,
+        previous: ExecutionStatus,
+        status: ExecutionStatus,
+        details: bytes | None,
+    ) -> None:
+        await connection.execute(self._queries["executions.close"], tenant, execution_id, status.value, details)
+        await self._append_status_event(connection, tenant, execution_id, previous, status)
+        await connection.execute(self._queries["executions.cancel_tasks"], tenant, execution_id)
 
     async def _lock(self, connection: Connection, tenant: str, execution_id: UUID) -> ExecutionStatus:
         status = await connection.fetchval(self._queries["executions.lock"], tenant, execution_id)

@@ -1,7 +1,9 @@
 """What the reconciler and the registry ask across tenants, as the maintenance role."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import orjson
 
 from engine.contracts.limits import PAGE_SIZE_MAX
 from engine.errors import InvalidParametersError
+from engine.plans import PLANS
 from engine.ports import OpenExecution
 from engine.postgres.pool import Database
 
@@ -36,8 +39,12 @@ class PostgresMaintenanceStore:
 
     async def launch_document(self, tenant: str, execution_id: UUID) -> dict[str, Any] | None:
         async with self._database.maintenance_connection() as connection:
-            text = await connection.fetchval(self._queries["maintenance.launch_document"], tenant, execution_id)
-        document: dict[str, Any] | None = None if text is None else orjson.loads(text)
+            row = await connection.fetchrow(self._queries["maintenance.launch_document"], tenant, execution_id)
+        if row is None:
+            return None
+        document = _launch_document(row["launch"], row["started_at"])
+        if row["plan"] is not None:
+            document["plan"] = await asyncio.to_thread(PLANS.keep, tenant, row["plan_hash"], row["plan"])
         return document
 
     async def executions_using_host(self, tenant: str, host_id: str) -> Sequence[UUID]:
@@ -84,7 +91,7 @@ class PostgresMaintenanceStore:
             raise InvalidParametersError(f"limit must be between 1 and {PAGE_SIZE_MAX}")
         async with self._database.maintenance_connection() as connection:
             rows = await connection.fetch(self._queries[query], argument, limit)
-        return [_open_execution(row) for row in rows]
+        return [open_execution(row) for row in rows]
 
     async def _affected(self, query: str, tenant: str, argument: str) -> list[UUID]:
         async with self._database.maintenance_connection() as connection:
@@ -92,8 +99,16 @@ class PostgresMaintenanceStore:
         return [row["execution_id"] for row in rows]
 
 
-def _open_execution(row: asyncpg.Record) -> OpenExecution:
+def open_execution(row: asyncpg.Record) -> OpenExecution:
+    """`launch`, where it was asked for, comes with `started_at`."""
     fields = dict(row)
     if "launch" in fields:
-        fields["launch"] = orjson.loads(fields["launch"])
+        fields["launch"] = _launch_document(fields["launch"], fields.pop("started_at"))
     return OpenExecution.model_validate(fields)
+
+
+def _launch_document(text: str, started_at: datetime) -> dict[str, Any]:
+    """With the time of the start: an execution that waited for capacity starts later than it was written."""
+    document: dict[str, Any] = orjson.loads(text)
+    document["started_at_ms"] = round(started_at.timestamp() * 1000)
+    return document

@@ -1,14 +1,17 @@
 """The status of one execution, made of the row that `execution_status` answers."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
+from engine.contracts.capacity import PRIORITIES, RoleAllotment
 from engine.contracts.execution import AgentStatus, ExecutionStatus, TaskState
 from engine.contracts.kernel import Metrics
-from engine.contracts.views import AgentProgress, ExecutionView, PerformanceMetrics
+from engine.contracts.views import AgentProgress, ExecutionView, PerformanceMetrics, QueuePlace
+
+QUEUED_PHASE: Final = "queued"
 
 
 def execution_view(execution_id: UUID, row: asyncpg.Record) -> ExecutionView:
@@ -21,7 +24,7 @@ def execution_view(execution_id: UUID, row: asyncpg.Record) -> ExecutionView:
         workflow_id=row["workflow_id"],
         execution_id=execution_id,
         status=status,
-        current_phase=row["current_phase"],
+        current_phase=QUEUED_PHASE if row["waiting"] else row["current_phase"],
         agents=agents,
         task_states=task_states,
         task_counts=counts,
@@ -32,7 +35,23 @@ def execution_view(execution_id: UUID, row: asyncpg.Record) -> ExecutionView:
         trace_id=row["trace_id"],
         started_at=row["started_at"],
         completed_at=row["completed_at"],
+        queue=_queue_place(row),
+        allotment=_allotment(row["roles"]),
     )
+
+
+def _queue_place(row: asyncpg.Record) -> QueuePlace | None:
+    if not row["waiting"]:
+        return None
+    return QueuePlace(priority=PRIORITIES[row["priority"]], queued_at=row["queued_at"], ahead=row["ahead"])
+
+
+def _allotment(roles: dict[str, dict[str, Any]] | None) -> dict[str, RoleAllotment]:
+    """Of the roles as they were stored; none when they were not asked for."""
+    return {
+        name: RoleAllotment(wanted=role.get("wanted") or role["count"], allotted=role["count"])
+        for name, role in (roles or {}).items()
+    }
 
 
 def _task_states(row: asyncpg.Record) -> dict[str, TaskState]:

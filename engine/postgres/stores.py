@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
+from engine.postgres.capacity import PostgresCapacityStore
 from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.dispatch import PostgresDispatchStore
 from engine.postgres.executions import PostgresExecutionStore
@@ -13,7 +14,9 @@ from engine.postgres.idempotency import PostgresIdempotencyKeys
 from engine.postgres.journal import PostgresJournal
 from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.operations import PostgresOperationLog
+from engine.postgres.plans import PostgresPlanStore
 from engine.postgres.pool import Database
+from engine.postgres.retention import PostgresRetentionStore
 from engine.settings import Settings
 
 
@@ -30,6 +33,9 @@ class Stores:
     hosts: PostgresHostStore
     operations: PostgresOperationLog
     idempotency: PostgresIdempotencyKeys
+    capacity: PostgresCapacityStore
+    plans: PostgresPlanStore
+    retention: PostgresRetentionStore
 
     @classmethod
     @asynccontextmanager
@@ -40,13 +46,16 @@ class Stores:
             yield cls(
                 database=database,
                 definitions=PostgresDefinitionStore(database),
-                executions=PostgresExecutionStore(database),
+                executions=PostgresExecutionStore(database, settings.capacity),
                 journal=PostgresJournal(database),
                 dispatch=PostgresDispatchStore(database),
                 maintenance=PostgresMaintenanceStore(database),
                 hosts=PostgresHostStore(database),
                 operations=PostgresOperationLog(database),
                 idempotency=PostgresIdempotencyKeys(database),
+                capacity=PostgresCapacityStore(database),
+                plans=PostgresPlanStore(database),
+                retention=PostgresRetentionStore(database),
             )
         finally:
             await database.close()

@@ -146,10 +146,10 @@ class ControlOperations:
         reached: Callable[[Control], Awaitable[Reached | None]],
     ) -> Reached:
         async with nudges_of(self._feed, caller.tenant, execution_id) as nudges:
-            _, in_force = await self._executions.request_control(caller.tenant, execution_id, control)
+            status, in_force = await self._executions.request_control(caller.tenant, execution_id, control)
             deadline = asyncio.get_running_loop().time() + self._timeout_seconds
             # Beside the waiting, not before it: the tick may obey before a slow signal has arrived.
-            signal = asyncio.create_task(self._signal(caller.tenant, execution_id, control.action))
+            signal = asyncio.create_task(self._signal(caller.tenant, execution_id, control.action, status))
             try:
                 while (result := await reached(in_force)) is None:
                     if asyncio.get_running_loop().time() >= deadline:
@@ -160,7 +160,9 @@ class ControlOperations:
                 signal.cancel()
                 await asyncio.wait({signal})
 
-    async def _signal(self, tenant: str, execution_id: UUID, action: Action) -> None:
+    async def _signal(self, tenant: str, execution_id: UUID, action: Action, status: ExecutionStatus) -> None:
+        if status.closed:
+            return  # by the request itself: it waited for capacity, and there is no workflow to tell
         name = "catch_up" if action == "checkpoint" else action
         try:
             async with asyncio.timeout(SIGNAL_TIMEOUT_SECONDS):

@@ -8,12 +8,19 @@ from uuid import UUID, uuid4, uuid5
 import structlog
 from pydantic import Field
 
+from engine.contracts.capacity import (
+    AgentCeiling,
+    CapacityLimits,
+    Demand,
+    RoleAllotment,
+    allot,
+    demand_of,
+    least_demand,
+)
 from engine.contracts.definition import Name
 from engine.contracts.execution import ExecutionOptions, ExecutionStatus, TaskState
-from engine.contracts.kernel import ExecutionInput
+from engine.contracts.kernel import ExecutionInput, KernelPlan
 from engine.contracts.model import StrictModel
-from engine.contracts.plan import EstimatedResources
-from engine.contracts.resources import parse_cpu_cores, parse_memory_bytes
 from engine.contracts.streams import partition_of
 from engine.contracts.views import (
     AllocatedAgent,
@@ -26,7 +33,7 @@ from engine.contracts.views import (
     TaskProgress,
     TaskResultView,
 )
-from engine.errors import AllocationFailedError, EngineError
+from engine.errors import AllocationFailedError, EngineError, ResourcesUnsatisfiableError
 from engine.ports import DispatchStore, ExecutionStore, Launcher
 from gateway.operations.definitions import content_hash
 from gateway.operations.operation import Caller, Id, IdempotencyKey, PageParameters, whole_number_token
@@ -77,20 +84,24 @@ class ExecutionOperations:
         dispatch: DispatchStore,
         launcher: Launcher,
         event_partitions: int,
+        capacity: CapacityLimits | None = None,
     ) -> None:
         self._desk = desk
         self._executions = executions
         self._dispatch = dispatch
         self._launcher = launcher
         self._event_partitions = event_partitions
+        self._capacity = capacity or CapacityLimits()
         self._logger = structlog.get_logger("gateway.executions")
 
     async def execute(self, caller: Caller, request: ExecuteWorkflow) -> ExecutionStarted:
         """The row first, Temporal second: what is acknowledged is stored, and a reconciler finishes the rest."""
         options = request.execution_options
         runnable = await self._desk.runnable(caller.tenant, request.workflow_id, options.retry_policy)
-        _check_constraints(options, runnable.estimated_resources)
-        launch = self._launch_document(caller, request, runnable)
+        counts = _allotted(options, runnable)
+        demand = demand_of(runnable.needs, counts)
+        self._check_capacity(demand)
+        launch = self._launch_document(caller, request, runnable, _with_counts(runnable.kernel_plan, counts))
         planned = await self._executions.insert_planning(
             caller.tenant,
             launch,
@@ -99,17 +110,24 @@ class ExecutionOperations:
             caller.principal.subject,
             allow_concurrent=options.allow_concurrent,
             request_hash=_request_hash(request) if request.idempotency_key is not None else None,
+            priority=options.priority,
+            demand=demand,
         )
-        if planned.status is ExecutionStatus.PLANNING:
+        if planned.status is ExecutionStatus.PLANNING and not planned.waiting:
             await self._launch(launch)
         estimate = timedelta(seconds=runnable.estimated_resources.estimated_duration_seconds)
         return ExecutionStarted(
             execution_id=planned.execution_id,
             workflow_id=planned.workflow_id,
             status=planned.status,
-            allocated_agents=_logical_agents(runnable),
+            allocated_agents=_logical_agents(counts),
             execution_url=_websocket_url(caller.base_url, planned.execution_id),
             estimated_completion=planned.started_at + estimate,
+            queued=planned.waiting,
+            allotment={
+                role: RoleAllotment(wanted=runnable.needs[role].count, allotted=count)
+                for role, count in sorted(counts.items())
+            },
         )
 
     async def status(self, caller: Caller, request: ExecutionReference) -> ExecutionView:
@@ -156,7 +174,19 @@ class ExecutionOperations:
             caller.tenant, request.execution_id, limit=request.limit, page_token=request.page_token
         )
 
-    def _launch_document(self, caller: Caller, request: ExecuteWorkflow, runnable: Runnable) -> ExecutionInput:
+    def _check_capacity(self, demand: Demand) -> None:
+        """What is larger than the whole engine would wait for ever."""
+        exceeded = demand.exceeding(self._capacity.ceiling)
+        if exceeded:
+            raise ResourcesUnsatisfiableError(
+                "the execution's agents take more than this engine ever runs at once; allow fewer with "
+                "execution_options.resource_constraints, or ask for fewer or smaller agents in the definition",
+                exceeded=list(exceeded),
+            )
+
+    def _launch_document(
+        self, caller: Caller, request: ExecuteWorkflow, runnable: Runnable, plan: KernelPlan
+    ) -> ExecutionInput:
         key, options = request.idempotency_key, request.execution_options
         execution_id = str(uuid4() if key is None else uuid5(EXECUTION_NAMESPACE, f"{caller.tenant}\n{key}"))
         return ExecutionInput(
@@ -166,7 +196,7 @@ class ExecutionOperations:
             workflow_name=runnable.name,
             pattern=runnable.pattern.value,
             pattern_config=runnable.pattern_config,
-            plan=runnable.kernel_plan,
+            plan=plan,
             partition=partition_of(execution_id, self._event_partitions),
             trace_id=str(caller.trace_id),
             timeout_ms=options.timeout * 1000,
@@ -188,27 +218,37 @@ class ExecutionOperations:
             )
 
 
-def _check_constraints(options: ExecutionOptions, needed: EstimatedResources) -> None:
-    allowed = options.resource_constraints
-    exceeded = []
-    if allowed.max_agents is not None and needed.agents_required > allowed.max_agents:
-        exceeded.append(f"max_agents: {needed.agents_required} agents are needed")
-    if allowed.max_cpu is not None and needed.cpu_cores > parse_cpu_cores(allowed.max_cpu):
-        exceeded.append(f"max_cpu: {needed.cpu_cores:g} cores are needed")
-    if allowed.max_memory is not None and needed.memory_gb > parse_memory_bytes(allowed.max_memory) / 1e9:
-        exceeded.append(f"max_memory: {needed.memory_gb:g} GB are needed")
+def _allotted(options: ExecutionOptions, runnable: Runnable) -> dict[str, int]:
+    """How many agents each role gets under the execution's own constraints."""
+    ceiling = AgentCeiling.of(options.resource_constraints)
+    exceeded = least_demand(runnable.needs).exceeding(ceiling)
     if exceeded:
-        raise AllocationFailedError("the resource constraints do not allow this workflow", exceeded=exceeded)
+        raise AllocationFailedError(
+            "the resource constraints do not allow one agent of each role; raise those that are exceeded",
+            exceeded=list(exceeded),
+            roles=len(runnable.needs),
+        )
+    return allot(runnable.needs, ceiling)
+
+
+def _with_counts(plan: KernelPlan, counts: dict[str, int]) -> KernelPlan:
+    """The plan with no more agents than were allotted; itself where that is all."""
+    fewer = {
+        name: role.model_copy(update={"count": counts[name], "wanted": role.count})
+        for name, role in plan.roles.items()
+        if counts[name] < role.count
+    }
+    return plan.model_copy(update={"roles": plan.roles | fewer}) if fewer else plan
 
 
 def _request_hash(request: ExecuteWorkflow) -> str:
     return content_hash(request.model_dump(mode="json", exclude={"idempotency_key"}))
 
 
-def _logical_agents(runnable: Runnable) -> tuple[AllocatedAgent, ...]:
+def _logical_agents(counts: dict[str, int]) -> tuple[AllocatedAgent, ...]:
     agents: list[AllocatedAgent] = []
-    for role, wanted in runnable.kernel_plan.roles.items():
-        count = min(wanted.count, AGENTS_SHOWN_MAX - len(agents))
+    for role, allotted in counts.items():
+        count = min(allotted, AGENTS_SHOWN_MAX - len(agents))
         agents += (
             AllocatedAgent(agent_id=f"{role}-{number}", role=role, status="assigned") for number in range(1, count + 1)
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from engine.contracts.capacity import AgentNeed
 from engine.contracts.definition import Pattern, RetryPolicyName, WorkflowDefinition
 from engine.contracts.kernel import KernelPlan
 from engine.contracts.plan import EstimatedResources, Plan
@@ -43,6 +44,7 @@ class Runnable:
     pattern_config: dict[str, Any]
     estimated_resources: EstimatedResources
     kernel_plan: KernelPlan
+    needs: dict[str, AgentNeed]
 
 
 class PlanningDesk:
@@ -90,6 +92,7 @@ class PlanningDesk:
                 definition.pattern_config,
                 plan.estimated_resources,
                 kernel_plan,
+                {role: AgentNeed.of(agent) for role, agent in definition.agents.items()},
             )
 
         if len(plan.tasks) <= THREAD_ABOVE_TASKS:

@@ -68,6 +68,6 @@ ROUTES: Final = (
     Route("GET", "/patterns", "pattern.page", "Coordination patterns", query=(*_PAGE, "filter")),
     Route("GET", "/patterns/{name}", "pattern.get", "A pattern with the schema of its settings"),
     Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
-    Route("GET", "/capacity", "capacity.get", "Open executions and live hosts"),
+    Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
     Route("GET", "/audit", "audit.list", "Who did what, newest first", query=_PAGE),
 )

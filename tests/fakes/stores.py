@@ -1,13 +1,15 @@
 """The ports in memory, with the same rules as the real ones: tenants apart, stable answers, stated errors."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from engine.contracts.execution import ExecutionStatus, TaskState
+from engine.contracts.capacity import PRIORITIES, CapacityReport, CapacityUse, Demand, Usage
+from engine.contracts.execution import ExecutionStatus, Priority, TaskState
 from engine.contracts.kernel import Control, ExecutionInput
 from engine.contracts.plan import Plan
 from engine.contracts.views import (
@@ -30,6 +32,7 @@ from engine.errors import (
     InvalidParametersError,
     InvalidTransitionError,
     NotFoundError,
+    TooManyRequestsError,
     UnavailableError,
 )
 from engine.ports import HostRecord, PlannedExecution
@@ -121,6 +124,9 @@ class FakeExecution:
         self.pending: Control | None = None
         self.controlled = asyncio.Event()
         self.started_at = datetime.now(UTC)
+        self.waiting = False
+        self.priority: Priority = "normal"
+        self.demand = Demand()
         self.add_event("workflow.status_changed", {"previous_status": None, "new_status": "planning"})
 
     @property
@@ -188,6 +194,9 @@ class FakeExecutionStore:
     def __init__(self, definitions: FakeDefinitionStore) -> None:
         self.definitions = definitions
         self.rows: dict[tuple[str, UUID], FakeExecution] = {}
+        self.full = False
+        """New executions wait for capacity."""
+        self.queue_full = False
 
     def row(self, tenant: str, execution_id: UUID) -> FakeExecution:
         try:
@@ -205,6 +214,8 @@ class FakeExecutionStore:
         *,
         allow_concurrent: bool,
         request_hash: str | None,
+        priority: Priority = "normal",
+        demand: Demand | None = None,
     ) -> PlannedExecution:
         execution_id, workflow_id = UUID(launch.execution_id), UUID(launch.workflow_id)
         row = self.rows.get((tenant, execution_id))
@@ -220,13 +231,17 @@ class FakeExecutionStore:
             ]
             if running and not allow_concurrent:
                 raise AlreadyExecutingError("the workflow is executing", execution_id=str(running[0].execution_id))
+            if self.queue_full and priority == "low":
+                raise TooManyRequestsError("many wait", waiting=1_000, retry_after_seconds=30)
             row = self.rows[tenant, execution_id] = FakeExecution(launch, request_hash)
+            row.waiting, row.priority, row.demand = self.full, priority, demand or Demand()
         return PlannedExecution(
             execution_id=execution_id,
             workflow_id=workflow_id,
             status=row.status,
             created=created,
             started_at=row.started_at,
+            waiting=row.waiting,
         )
 
     async def status(self, tenant: str, execution_id: UUID, *, include_tasks: bool = True) -> ExecutionView:
@@ -309,12 +324,26 @@ class FakeExecutionStore:
         row = self.row(tenant, execution_id)
         if row.controls and row.controls[-1].request_id == control.request_id:
             return row.status, row.controls[-1]
-        if row.status not in _ALLOWED[control.action]:
+        if row.status not in _ALLOWED[control.action] or (row.waiting and control.action != "cancel"):
             raise InvalidTransitionError(f"cannot {control.action} an execution that is {row.status}")
         row.controls.append(control)
+        if row.waiting:
+            row.waiting = False
+            row.change(ExecutionStatus.CANCELLED)
+            return row.status, control
         row.pending = control
         row.controlled.set()
         return row.status, control
+
+    async def report(self, tenant: str) -> CapacityReport:
+        """As `CapacityStore` does; the same rows are its claims."""
+        everyone = [(owner, row) for (owner, _), row in self.rows.items() if not row.status.closed]
+        own = [row for owner, row in everyone if owner == tenant]
+        return CapacityReport(
+            engine=_use([row for _, row in everyone]),
+            tenant=_use(own),
+            open_executions=dict(Counter(row.status.value for row in own)),
+        )
 
     async def pending_control(self, tenant: str, execution_id: UUID) -> Control | None:
         return self.row(tenant, execution_id).pending
@@ -327,6 +356,14 @@ class FakeExecutionStore:
             return False
         row.change(status)
         return True
+
+
+def _use(rows: Sequence[FakeExecution]) -> CapacityUse:
+    used = Usage()
+    for row in rows:
+        used = used if row.waiting else used.plus(row.demand)
+    waiting = Counter(row.priority for row in rows if row.waiting)
+    return CapacityUse(used=used, waiting={priority: waiting[priority] for priority in PRIORITIES})
 
 
 class FakeLauncher:

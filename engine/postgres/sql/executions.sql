@@ -1,22 +1,14 @@
--- name: lock_definition
--- Keeps the definition from being deleted until the execution that uses it is there.
-SELECT true
-  FROM workflow_definitions
- WHERE tenant = $1 AND workflow_id = $2 AND deleted_at IS NULL
-   FOR SHARE
-
--- name: insert_planning
-INSERT INTO workflow_executions (
-    tenant, execution_id, workflow_id, status, started_at, trace_id, allow_concurrent, request_hash, started_by, roles,
-    input_data, options, launch, performance_metrics
-) VALUES ($1, $2, $3, 'planning', to_timestamp($4::bigint / 1000.0::float8), $5, $6, $7, $8, $9, $10, $11, $12, $13)
-ON CONFLICT (tenant, execution_id) DO NOTHING
-RETURNING execution_id, workflow_id, status, started_at
+-- name: plan
+-- One round trip: the function names the tenant itself.
+SELECT *
+  FROM plan_execution($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                      $22, $23, $24)
 
 -- name: find_planned
-SELECT execution_id, workflow_id, status, started_at, request_hash
-  FROM workflow_executions
- WHERE tenant = $1 AND execution_id = $2
+SELECT e.execution_id, e.workflow_id, e.status, e.started_at, e.request_hash, coalesce(c.waiting, false) AS waiting
+  FROM workflow_executions AS e
+  LEFT JOIN capacity_claims AS c ON c.tenant = e.tenant AND c.execution_id = e.execution_id
+ WHERE e.tenant = $1 AND e.execution_id = $2
 
 -- name: find_open
 SELECT execution_id
@@ -37,9 +29,9 @@ SELECT tenant, execution_id, last_sequence, epoch, last_tick, $3, updated_at, up
   FROM execution
 
 -- name: status
--- One round trip: the function names the tenant itself.
-SELECT *
-  FROM execution_status($1, $2, $3)
+-- One round trip: the functions name the tenant themselves.
+SELECT s.*, c.roles, c.waiting, c.priority, c.queued_at, c.ahead
+  FROM execution_status($1, $2, $3) AS s, execution_claim($1, $2, $3) AS c
 
 -- name: list
 SELECT e.execution_id, e.workflow_id, d.name AS workflow_name, d.orchestration_pattern, e.status, e.started_at,
@@ -107,6 +99,12 @@ SELECT status
   FROM workflow_executions
  WHERE tenant = $1 AND execution_id = $2
    FOR UPDATE
+
+-- name: is_waiting
+-- After its row is locked, so that its turn cannot come meanwhile.
+SELECT waiting
+  FROM capacity_claims
+ WHERE tenant = $1 AND execution_id = $2
 
 -- name: control
 SELECT request_id, action, checkpoint_id, reason, seen_tick

@@ -1,9 +1,14 @@
 -- name: unlaunched
-SELECT tenant, execution_id, status, last_tick, base_tick, updated_at, launch
-  FROM workflow_executions
- WHERE status = 'planning' AND last_tick = 0
-   AND updated_at < clock_timestamp() - make_interval(secs => $1)
- ORDER BY updated_at
+-- Those that wait for capacity are the scheduler's.
+SELECT e.tenant, e.execution_id, e.status, e.last_tick, e.base_tick, e.updated_at, e.launch, e.started_at
+  FROM workflow_executions AS e
+ WHERE e.status = 'planning' AND e.last_tick = 0
+   AND e.updated_at < clock_timestamp() - make_interval(secs => $1)
+   AND NOT EXISTS (
+       SELECT
+         FROM capacity_claims AS c
+        WHERE c.tenant = e.tenant AND c.execution_id = e.execution_id AND c.waiting)
+ ORDER BY e.updated_at
  LIMIT $2
 
 -- name: behind
@@ -15,17 +20,23 @@ SELECT tenant, execution_id, status, last_tick, base_tick, updated_at
  LIMIT $2
 
 -- name: open_executions
-SELECT tenant, execution_id, status, last_tick, base_tick, updated_at
-  FROM workflow_executions
- WHERE status IN ('planning', 'executing', 'paused')
-   AND ($1::uuid IS NULL OR execution_id > $1)
- ORDER BY execution_id
+-- Without those that wait for capacity: Temporal has not heard of them.
+SELECT e.tenant, e.execution_id, e.status, e.last_tick, e.base_tick, e.updated_at
+  FROM workflow_executions AS e
+ WHERE e.status IN ('planning', 'executing', 'paused')
+   AND ($1::uuid IS NULL OR e.execution_id > $1)
+   AND NOT EXISTS (
+       SELECT
+         FROM capacity_claims AS c
+        WHERE c.tenant = e.tenant AND c.execution_id = e.execution_id AND c.waiting)
+ ORDER BY e.execution_id
  LIMIT $2
 
 -- name: launch_document
-SELECT launch
-  FROM workflow_executions
- WHERE tenant = $1 AND execution_id = $2
+SELECT e.launch, e.started_at, e.plan_hash, p.plan
+  FROM workflow_executions AS e
+  LEFT JOIN kernel_plans AS p ON p.tenant = e.tenant AND p.plan_hash = e.plan_hash
+ WHERE e.tenant = $1 AND e.execution_id = $2
 
 -- name: executions_using_host
 SELECT DISTINCT a.execution_id
@@ -36,10 +47,15 @@ SELECT DISTINCT a.execution_id
  LIMIT $3
 
 -- name: executions_missing_hosts
--- Open executions with a role of the type that has fewer agents on hosts than it asks for.
+-- Open executions with a role of the type that has fewer agents on hosts than it asks for; not those that wait for
+-- capacity, which no workflow carries out yet.
 SELECT e.execution_id
   FROM workflow_executions AS e
  WHERE e.tenant = $1 AND e.status IN ('planning', 'executing', 'paused')
+   AND NOT EXISTS (
+       SELECT
+         FROM capacity_claims AS c
+        WHERE c.tenant = e.tenant AND c.execution_id = e.execution_id AND c.waiting)
    AND EXISTS (
        SELECT 1
          FROM jsonb_each(e.roles) AS r (name, role)

@@ -117,9 +117,11 @@ class Gateway:
                 SUPPORTED_PATTERNS,
                 AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
             ),
-            ExecutionOperations(desk, self.executions, self.dispatch, self.launcher, settings.event_partitions),
+            ExecutionOperations(
+                desk, self.executions, self.dispatch, self.launcher, settings.event_partitions, settings.capacity
+            ),
             ControlOperations(self.executions, self.launcher, self.feed, settings.operation_timeout_seconds),
-            SystemOperations(self.executions, self.hosts, self.log),
+            SystemOperations(self.executions, self.hosts, self.log, settings.capacity),
             self.log,
         )
         self.dependencies = GatewayDependencies(

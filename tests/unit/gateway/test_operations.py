@@ -175,7 +175,6 @@ async def test_the_same_key_answers_the_same_execution_and_another_body_is_refus
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"resource_constraints": {"max_agents": 1}}, -32005),
         ({"resource_constraints": {"max_cpu": "1 core"}}, -32005),
         ({"resource_constraints": {"max_memory": "1GB"}}, -32005),
         ({"resource_constraints": {"max_memory": "lots"}}, -32602),
