@@ -14,13 +14,13 @@ from engine.errors import NotFoundError, UnavailableError
 from engine.ports import StoredBody
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what fakes record has no event
             await asyncio.sleep(0.005)
 
 
-async def eventually(probe: Callable[[], Awaitable[object]], seconds: float = 10.0) -> None:
+async def eventually(probe: Callable[[], Awaitable[object]], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not await probe():  # noqa: ASYNC110 - what a server holds has no event
             await asyncio.sleep(0.005)

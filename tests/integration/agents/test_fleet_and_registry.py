@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from engine.postgres.pool import Database
 from engine.settings import Settings
 from tests.integration.agents.conversation import Conversation
 
+NEVER_SECONDS = 3600.0
 CATALOGUE = """
 agents:
   shouter:
@@ -47,7 +47,7 @@ class Engine:
     hosts: PostgresHostStore
     binder: Binder
 
-    async def bind(self, tenant: str, count: int = 1, type: str = "shouter", wait_seconds: float = 20.0) -> BindResult:
+    async def bind(self, tenant: str, count: int = 1, type: str = "shouter", wait_seconds: float = 90.0) -> BindResult:
         roles = {"worker": KernelRole(type=type, count=count)}
         return await self.binder.bind(
             BindRequest(tenant=tenant, execution_id=str(uuid4()), roles=roles, wait_seconds=wait_seconds)
@@ -60,7 +60,10 @@ class Engine:
 
 
 @pytest.fixture
-async def engine(valkey_server: ValkeyServer, migrated_database: ClusterUrls, tmp_path: Path) -> AsyncIterator[Engine]:
+async def engine(
+    request: pytest.FixtureRequest, valkey_server: ValkeyServer, migrated_database: ClusterUrls, tmp_path: Path
+) -> AsyncIterator[Engine]:
+    """The parameter says after how many silent seconds a host is given up; without it, a busy machine loses none."""
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "shouting.py").write_text("def shout(task):\n    return task.input['word'].upper()\n")
     (tmp_path / "catalogue.yaml").write_text(CATALOGUE)
@@ -70,7 +73,7 @@ async def engine(valkey_server: ValkeyServer, migrated_database: ClusterUrls, tm
         data_dir=tmp_path / "data",
         catalogue_file=tmp_path / "catalogue.yaml",
         heartbeat_seconds=0.2,
-        host_lost_after_seconds=2.0,
+        host_lost_after_seconds=getattr(request, "param", NEVER_SECONDS),
     )
     database, redis = await Database.connect(settings), connect(settings)
     hosts, streams = PostgresHostStore(database), HostStreams(redis, settings.event_partitions)
@@ -94,7 +97,7 @@ async def running(work: Awaitable[None]) -> AsyncIterator[None]:
         assert done
 
 
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = 90.0) -> None:
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110 - other processes' doings have no event
             await asyncio.sleep(0.02)
@@ -134,17 +137,16 @@ async def test_hosts_are_started_when_wanted_and_do_their_tasks(engine: Engine, 
 async def test_a_killed_host_is_gone_at_once_and_replaced(engine: Engine, tenant: str) -> None:
     async with running(serve_hosts(engine.settings)):
         (binding,) = (await engine.bind(tenant)).bindings
-        began = time.monotonic()
         os.kill(await engine.pid(tenant, binding.host_id), signal.SIGKILL)
 
         async def replaced() -> bool:
             live = await engine.hosts.live(tenant, "shouter", 10)
             return bool(live) and all(host.host_id != binding.host_id for host in live)
 
-        await until(replaced)
-        assert time.monotonic() - began < 10
+        await until(replaced)  # by its process's end, since nobody waits for its silence
 
 
+@pytest.mark.parametrize("engine", [2.0], indirect=True)
 async def test_a_host_that_stood_still_is_given_up_and_replaced(engine: Engine, tenant: str) -> None:
     async with running(serve_hosts(engine.settings)):
         (binding,) = (await engine.bind(tenant)).bindings

@@ -6,7 +6,8 @@ from uuid import UUID
 from engine.contracts.execution import ExecutionStatus, TaskState
 from tests.integration.engine.bench import DIAMOND, Bench, chain, definition, types
 
-SLOW = [{**task, "input": {"duration_ms": 200}} for task in DIAMOND]
+# The first lasts until a pause has certainly got through.
+SLOW = [{**task, "input": {"duration_ms": 2_000 if task["id"] == "a" else 50}} for task in DIAMOND]
 
 
 async def test_a_bare_pause_signal_pauses_and_a_bare_resume_goes_on(bench: Bench) -> None:
@@ -50,7 +51,9 @@ async def test_a_run_that_is_busy_inside_one_workflow_task_obeys_a_pause(bench: 
 
 
 async def test_resuming_from_an_earlier_checkpoint_runs_the_later_tasks_again_in_the_next_epoch(bench: Bench) -> None:
-    tasks = chain(4, input={"duration_ms": 100})
+    tasks = chain(4, input={"duration_ms": 50})
+    for number in (1, 3):  # each leaves time for what is asked while it runs
+        tasks[number]["input"] = {"duration_ms": 1_500}
     execution_id = await bench.start(definition(*tasks, agents=1))
     first = str(uuid.uuid4())
     await bench.until_event(execution_id, "task.completed", task_id="t0")
@@ -119,6 +122,8 @@ async def test_a_run_goes_on_as_a_new_one_before_its_history_is_long(bench: Benc
 
 async def test_a_pause_and_its_resume_may_lie_in_different_runs(bench: Bench) -> None:
     tasks = chain(8, input={"duration_ms": 40})
+    for number in (2, 4):  # each leaves time for the pause that is asked while it runs
+        tasks[number]["input"] = {"duration_ms": 1_500}
     execution_id = await bench.start(definition(*tasks, agents=1), history_events_max=15)
     for n in (1, 3):
         await bench.until_event(execution_id, "task.completed", task_id=f"t{n}")

@@ -86,7 +86,7 @@ async def _nothing(*_: object) -> None:
 async def test_a_journal_that_is_ahead_of_temporals_history_is_adopted(bench: Bench) -> None:
     """As after a worker that died between its commit and the end of its workflow task."""
     tasks = [
-        {"id": "a", "input": {"duration_ms": 1_000}},
+        {"id": "a", "input": {"duration_ms": 3_000}},
         {"id": "b", "depends_on": ["a"], "input": {"duration_ms": 300}},
     ]
     launch = await bench.plan_row(definition(*tasks))

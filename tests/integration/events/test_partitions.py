@@ -116,13 +116,13 @@ async def test_a_lease_that_ended_goes_to_another_and_its_old_owner_notices(
 
 
 async def test_leases_are_kept_while_they_are_renewed(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partitions, "LEASE_MS", 400)
+    monkeypatch.setattr(partitions, "LEASE_MS", 1_000)
     monkeypatch.setattr(partitions, "RENEW_SECONDS", 0.02)
     first = leases(redis)
     await first.renew()
     before = dict(first.fences)
     keeping = asyncio.create_task(first.keep())
-    await asyncio.sleep(0.8)
+    await asyncio.sleep(1.3)
     assert first.fences == before
     assert await read_shares(redis, 3) == {first.owner_id: [0, 1, 2]}
     await end_all([keeping])
@@ -147,14 +147,14 @@ class _Slow(Functions):
 
     async def ask(self, name: str, keys: list[str], args: list[Any]) -> Any:
         answer = await super().ask(name, keys, args)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.9)
         return answer
 
 
 async def test_what_ran_out_while_the_answer_was_under_way_is_read_under_a_new_fence_only(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "LEASE_MS", 400)
+    monkeypatch.setattr(partitions, "LEASE_MS", 1_500)
     slow = PartitionLeases(_Slow(redis), 3)
     await slow.renew()
     before = dict(slow.fences)
