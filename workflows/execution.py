@@ -11,10 +11,11 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, CancelledError, FailureError
+from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import activity_names
+    from engine.contracts.dynamic import Evaluation, ExternalEvent
     from engine.contracts.events import InboxBatch
     from engine.contracts.execution import ExecutionStatus
     from engine.contracts.handover import HandedTick
@@ -35,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.kernel.burst import Burst
     from workflows.kernel.decide import Decision, decide
     from workflows.kernel.due import next_due_ms
+    from workflows.kernel.dynamics import evaluation_request, must_evaluate
     from workflows.kernel.inbox import Inbox
     from workflows.kernel.policy import Policy
     from workflows.kernel.progress import progress_table, tick_summary
@@ -63,7 +65,10 @@ class ExecutionWorkflow:
         self._launch = launch
         self._policy = policy
         self._state = RunState(launch) if launch.carry is None else RunState.restore(launch, launch.carry.state)
-        self._inbox = Inbox(batches=[] if launch.carry is None else list(launch.carry.inbox))
+        self._inbox = Inbox()
+        if launch.carry is not None:
+            self._inbox.batches.extend(launch.carry.inbox)
+            self._inbox.external.extend(launch.carry.external)
         self._asked: list[tuple[str, str | None]] = []
         self._forced = launch.carry is None
         self._allocation: asyncio.Task[None] | None = None
@@ -104,6 +109,10 @@ class ExecutionWorkflow:
         self._asked.append(("checkpoint", request_id))
 
     @workflow.signal
+    def external_event(self, event: ExternalEvent) -> None:
+        self._inbox.external.append(event)
+
+    @workflow.signal
     def catch_up(self) -> None:
         """The journal may be ahead of this history: adopt what it holds."""
         self._forced = True
@@ -127,6 +136,7 @@ class ExecutionWorkflow:
 
     async def carry_out(self) -> ExecutionOutcome:
         """Run to the end. Temporal's own cancellation request becomes an orderly cancel."""
+        self._check_owner()
         loop = asyncio.create_task(self._loop())
         while True:
             try:
@@ -141,6 +151,12 @@ class ExecutionWorkflow:
             status=state.status, tasks_completed=state.completed, tasks_failed=state.failed, error=self._error
         )
 
+    def _check_owner(self) -> None:
+        """The argument's tenant is whose plan and data are read: it must be the one that the workflow's id names."""
+        owner = f"{self._launch.tenant}/{self._launch.execution_id}"
+        if workflow.info().workflow_id != owner and not workflow.info().workflow_id.startswith(f"{owner}/"):
+            raise ApplicationError("the argument is of another execution", type="FOREIGN_INPUT", non_retryable=True)
+
     async def _loop(self) -> None:
         self._chain_began_ms = self._now_ms()
         if self._launch.carry is None:
@@ -148,6 +164,7 @@ class ExecutionWorkflow:
         while not self._state.closed:
             await self._wait()
             await self._listen()
+            await self._evaluate()
             await self._tick()
             if self._may_continue_as_new():
                 await self._continue_as_new()
@@ -162,7 +179,11 @@ class ExecutionWorkflow:
         await workflow.sleep(timedelta(milliseconds=1), summary="before going on as a new run")
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._may_continue_as_new():
-            carry = Carry(state=self._state.snapshot(), inbox=tuple(self._inbox.batches))
+            carry = Carry(
+                state=self._state.snapshot(),
+                inbox=tuple(self._inbox.batches),
+                external=tuple(self._inbox.external),
+            )
             workflow.continue_as_new(self._launch.model_copy(update={"carry": carry}))
 
     def _now_ms(self) -> int:
@@ -171,7 +192,9 @@ class ExecutionWorkflow:
         return self._floor_ms
 
     def _has_work(self) -> bool:
-        return bool(self._inbox) or self._forced or self._hosts_news or bool(self._asked)
+        return (
+            bool(self._inbox) or self._forced or self._hosts_news or bool(self._asked) or must_evaluate(self._state)
+        )
 
     async def _wait(self) -> None:
         """Until something has come or is due. One timer at most, kept while it is early enough."""
@@ -243,6 +266,14 @@ class ExecutionWorkflow:
         )
         return Rewind(checkpoint_id=checkpoint_id, epoch=state.epoch + 1, tasks=again)
 
+    async def _evaluate(self) -> None:
+        """Have conditions and lists evaluated: the answer is recorded, so that every replay sees the same."""
+        if not must_evaluate(self._state):
+            return
+        call = (activity_names.EVALUATE_TASKS, evaluation_request(self._state))
+        found: Evaluation = await self._patiently(call, call, Evaluation, "conditions, lists and triggers")
+        self._inbox.learn(found)
+
     async def _tick(self) -> None:
         taken, self._inbox, self._forced, forced = self._inbox, Inbox(), False, self._forced
         taken.allocation_error, self._hosts_news = self._allocation_error, False
@@ -288,6 +319,7 @@ class ExecutionWorkflow:
         if not kept:
             taken.batches.extend(self._inbox.batches)
             taken.bindings.extend(self._inbox.bindings)
+            taken.external.extend(self._inbox.external)
             taken.control = self._inbox.control or taken.control
             self._inbox = taken
         for text in stored:

@@ -46,6 +46,7 @@ class AgentEvent(Model):
     result: Any = None
     result_ref: str | None = Field(None, description="where a large result is stored, instead of `result`")
     error: TaskError | None = None
+    spawn: tuple[dict[str, Any], ...] | None = Field(None, description="on completed: tasks to add to the graph")
     host_id: str = ""
 
 
@@ -71,6 +72,11 @@ class AuditEventType(StrEnum):
     TASK_RETURNED = "task.returned"
     TASK_SKIPPED = "task.skipped"
     TASK_CANCELLED = "task.cancelled"
+    TASK_EXPANDED = "task.expanded"
+    TASK_SPAWNED = "task.spawned"
+    TASK_TRIGGERED = "task.triggered"
+    EXTERNAL_EVENT_RECEIVED = "external.event_received"
+    EXTERNAL_EVENT_DROPPED = "external.event_dropped"
     RETRY_SCHEDULED = "task.retry_scheduled"
     AGENT_BOUND = "agent.bound"
     AGENT_DISCONNECTED = "agent.disconnected"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from engine.contracts.definition import RetryPolicy
+from engine.contracts.dynamic import Arrival, Expanded, ExternalEvent, GraphWrites, Looked, Triggered
 from engine.contracts.events import AuditEvent, InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.model import Model
@@ -29,7 +30,7 @@ class KernelTask(Model):
 
     id: str
     role: str
-    deps: tuple[int, ...] = Field((), description="indexes into the plan's tasks; always smaller than its own")
+    deps: tuple[int, ...] = Field((), description="indexes of tasks; in a plan always smaller than its own")
     slack_ms: int = 0
     estimate_ms: int = 1000
     timeout_ms: int = 300_000
@@ -47,6 +48,7 @@ class KernelRole(Model):
     type: str
     count: int
     capabilities: tuple[str, ...] = ()
+    wanted: int | None = Field(None, description="in the definition, where the constraints allot fewer: `count`")
 
 
 class KernelPlan(Model):
@@ -74,6 +76,7 @@ class Attempt(Model):
     agent_id: str
     attempt: int
     host_id: str = Field("", description="where it was sent; in assignments, so that they can be sent again")
+    after: str | None = Field(None, description="its predecessor in a fused chain, after which the host runs it")
 
 
 class Started(Model):
@@ -128,6 +131,17 @@ class Rewind(Model):
     checkpoint_id: str
     epoch: int
     tasks: tuple[str, ...]
+    dropped: tuple[str, ...] = Field((), description="added tasks that are no more: what added them runs again")
+
+
+class Spawned(Model):
+    """Tasks that an agent's result added."""
+
+    task_id: str = Field(description="the task whose result it was")
+    tasks: tuple[KernelTask, ...]
+    blocks: tuple[tuple[int, int], ...] = Field(
+        (), description="(index of a task that was there, index of a new one that it now waits for)"
+    )
 
 
 class Delta(Model):
@@ -142,10 +156,21 @@ class Delta(Model):
     bound: tuple[AgentBinding, ...] = ()
     started: tuple[Started, ...] = ()
     done: tuple[Done, ...] = ()
+    spawned: tuple[Spawned, ...] = ()
+    received: tuple[Arrival, ...] = Field((), description="external events, kept until a trigger takes them")
+    forgotten: tuple[str, ...] = Field((), description="external events dropped because too many were waiting")
     failed: tuple[Failed, ...] = ()
     gone: tuple[str, ...] = Field((), description="agents whose host is lost")
     returned: tuple[Attempt, ...] = Field((), description="given back unstarted: ready again, same failure count")
     retried: tuple[str, ...] = Field((), description="whose retry delay is over: ready again")
+    looked: tuple[Looked, ...] = ()
+    triggered: tuple[Triggered, ...] = ()
+    waited: tuple[str, ...] = Field((), description="whose wait for an event is over without one: they go on")
+    admitted: tuple[str, ...] = Field((), description="evaluated: ready")
+    expanded: tuple[Expanded, ...] = ()
+    reused: tuple[str, ...] = Field((), description="completed with the result of an equal task")
+    gathered: tuple[str, ...] = Field((), description="`for_each` tasks all of whose elements are completed")
+    passed: tuple[str, ...] = Field((), description="skipped by a condition: their dependents go on")
     skipped: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     assigned: tuple[Attempt, ...] = ()
@@ -177,6 +202,10 @@ class Metrics(Model):
     tasks_completed: int = 0
     tasks_failed: int = 0
     tasks_running: int = 0
+    tasks_added: int = Field(0, description="by `for_each` and `spawn`")
+    awaiting: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="tasks that wait for external events, and for which; the first few"
+    )
     idle_ms: int = Field(0, description="time in which no task ran although the execution was not paused")
     paused_ms: int = 0
 
@@ -203,6 +232,8 @@ class TickProposal(Model):
     audit: tuple[AuditEvent, ...] = ()
     metrics: Metrics = Metrics()
     current_phase: str | None = None
+    growth: int = Field(0, description="how often the graph has changed; 0: task bodies are the definition's")
+    writes: GraphWrites | None = Field(None, description="what a change of the graph stores beside the delta")
     linger_ms: int = Field(0, description="how long to wait for results after the commit; 0 not at all")
 
 
@@ -251,6 +282,7 @@ class Carry(Model):
     state_version: int = 1
     state: dict[str, Any]
     inbox: tuple[InboxBatch, ...] = ()
+    external: tuple[ExternalEvent, ...] = ()
 
 
 class ExecutionInput(Model):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from engine.contracts.dynamic import Arrival, Triggered
 from engine.contracts.events import AuditEvent, AuditEventType
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import (
@@ -11,6 +12,7 @@ from engine.contracts.kernel import (
     Done,
     Failed,
     Rewind,
+    Spawned,
     TaskResult,
     TerminalError,
 )
@@ -35,12 +37,17 @@ class AuditTrail:
 
     def execution_started(self) -> None:
         launch = self.state.launch
+        roles = launch.plan.roles.values()
+        constrained: dict[str, Any] = {}
+        if any(role.wanted is not None for role in roles):
+            constrained["agents_wanted"] = sum(role.wanted or role.count for role in roles)
         self.add(
             AuditEventType.EXECUTION_STARTED,
             orchestration_pattern=launch.pattern,
             workflow_name=launch.workflow_name,
             tasks_total=len(self.state.tasks),
             agents_total=len(self.state.agents),
+            **constrained,
         )
 
     def bound(self, binding: AgentBinding) -> None:
@@ -72,16 +79,13 @@ class AuditTrail:
             "status": "success",
             "duration_seconds": max(item.at_ms - item.started_at_ms, 0) / 1000,
         }
-        if result.result_ref is None:
-            payload["result"] = result.result
-        else:
-            payload["result_ref"] = result.result_ref
+        payload |= _where(result)
         self.add(AuditEventType.TASK_COMPLETED, item.at_ms, **payload)
 
     def failed(self, item: Failed, started_at_ms: int | None) -> None:
         """An attempt that failed; and when it runs again."""
         duration_ms = 0 if started_at_ms is None else max(item.at_ms - started_at_ms, 0)
-        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id, "attempt": item.attempt}
+        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id or None, "attempt": item.attempt}
         error = {"code": item.code, "message": item.message}
         self.add(
             AuditEventType.TASK_COMPLETED,
@@ -114,6 +118,32 @@ class AuditTrail:
         kind = AuditEventType.TASK_SKIPPED if how == "skipped" else AuditEventType.TASK_CANCELLED
         self.add(kind, task_id=task_id)
 
+    def passed_over(self, task_id: str, reason: str) -> None:
+        self.add(AuditEventType.TASK_SKIPPED, task_id=task_id, reason=reason)
+
+    def expanded(self, task_id: str, size: int) -> None:
+        self.add(AuditEventType.TASK_EXPANDED, task_id=task_id, elements=size)
+
+    def gathered(self, task_id: str, size: int) -> None:
+        self.add(AuditEventType.TASK_COMPLETED, task_id=task_id, attempt=0, status="success", elements=size)
+
+    def reused(self, result: TaskResult) -> None:
+        payload: dict[str, Any] = {"task_id": result.task_id, "attempt": 0, "status": "success", "reused": True}
+        self.add(AuditEventType.TASK_COMPLETED, **payload, **_where(result))
+
+    def spawned(self, item: Spawned) -> None:
+        for task in item.tasks:
+            self.add(AuditEventType.TASK_SPAWNED, task_id=task.id, spawned_by=item.task_id)
+
+    def external_received(self, item: Arrival) -> None:
+        self.add(AuditEventType.EXTERNAL_EVENT_RECEIVED, event_id=item.event_id, event_type=item.type)
+
+    def external_dropped(self, item: Arrival) -> None:
+        self.add(AuditEventType.EXTERNAL_EVENT_DROPPED, event_id=item.event_id, event_type=item.type)
+
+    def triggered(self, item: Triggered) -> None:
+        self.add(AuditEventType.TASK_TRIGGERED, task_id=item.task_id, event_id=item.event_id)
+
     def resumed_from(self, item: Rewind) -> None:
         self.add(
             AuditEventType.RESUMED_FROM_CHECKPOINT,
@@ -135,3 +165,8 @@ class AuditTrail:
         if error.failed_task is not None:
             payload["task_id"] = error.failed_task
         self.add(AuditEventType.ERROR_OCCURRED, **payload)
+
+
+def _where(result: TaskResult) -> dict[str, Any]:
+    """The result itself, or where it is stored."""
+    return {"result": result.result} if result.result_ref is None else {"result_ref": result.result_ref}

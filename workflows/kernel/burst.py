@@ -14,6 +14,7 @@ from engine.contracts.events import AgentEventType, InboxBatch
 from engine.contracts.kernel import Delta, TickProposal, delta_text
 from workflows.kernel.decide import Decision, decide
 from workflows.kernel.due import expects_results_soon
+from workflows.kernel.dynamics import must_evaluate
 from workflows.kernel.inbox import Inbox
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import RunState
@@ -51,7 +52,7 @@ class Burst:
     def follow_up(self, attempt: int, batches: Sequence[InboxBatch], now_ms: int) -> TickProposal | None:
         """The next tick; None when the workflow has to decide it."""
         state = self._state
-        if self._alone or attempt != self._attempt or state.closed or state.unbound_agents():
+        if self._alone or attempt != self._attempt or state.closed or state.unbound_agents() or must_evaluate(state):
             return None
         if any(event.type in _FOR_THE_WORKFLOW for batch in batches for event in batch.events):
             return None
@@ -80,6 +81,10 @@ class Burst:
             self.decisions.pop().change.undo.rollback()
             self.texts.pop()
 
+    def _lingers(self) -> bool:
+        state = self._state
+        return not self._alone and not must_evaluate(state) and expects_results_soon(state, LINGER_MS)
+
     def _proposal(self, decision: Decision, text: str) -> TickProposal:
         state = self._state
         launch = state.launch
@@ -101,5 +106,7 @@ class Burst:
             audit=tuple(decision.audit),
             metrics=decision.metrics,
             current_phase=decision.current_phase,
-            linger_ms=0 if self._alone or not expects_results_soon(state, LINGER_MS) else LINGER_MS,
+            growth=state.grown,
+            writes=decision.writes,
+            linger_ms=LINGER_MS if self._lingers() else 0,
         )

@@ -6,6 +6,7 @@ start, whether the execution is over.
 
 from dataclasses import dataclass
 
+from engine.contracts.dynamic import GraphWrites
 from engine.contracts.events import AuditEvent
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import (
@@ -19,7 +20,11 @@ from engine.contracts.kernel import (
     TerminalError,
 )
 from workflows.kernel.audit import AuditTrail
+from workflows.kernel.chains import next_riders, riders
+from workflows.kernel.awaiting import awaited_events
+from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
+from workflows.kernel.growth import dropped_by_rewind
 from workflows.kernel.inbox import Inbox, admit
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import Phase, RunState
@@ -32,6 +37,7 @@ ASSIGNMENTS_PER_TICK_MAX = 2_000
 """Keeps a commit well under half a second."""
 
 PHASE_NAMES_MAX = 3
+AWAITING_SHOWN_MAX = 50
 
 
 @dataclass
@@ -49,6 +55,8 @@ class Decision:
     current_phase: str | None
     hosts_came: bool
     """A host was registered that may serve agents which have none."""
+    writes: GraphWrites | None = None
+    """What a change of the graph stores beside the delta."""
 
     @property
     def empty(self) -> bool:
@@ -70,6 +78,7 @@ class _Tick:
         self.change = Transitions(state, now_ms)
         self.trail = AuditTrail(state, now_ms)
         self.fold = Fold(self.change, self.trail)
+        self.dynamics = Dynamics(self.change, self.trail, self.fold)
 
     def decide(self) -> Decision:
         state, inbox = self.state, self.inbox
@@ -82,6 +91,8 @@ class _Tick:
             self.fold.bindings(inbox.bindings)
             self.fold.events(admitted.events)
             self._expire()
+            if state.gated or state.growth or inbox.external:
+                self.dynamics.carry_out(inbox)
             self._fail_branches()
             self._obey()
             self._assign()
@@ -98,6 +109,7 @@ class _Tick:
             metrics=self._metrics(),
             current_phase=self._phase(),
             hosts_came=self.fold.hosts_came,
+            writes=self.dynamics.writes(),
         )
 
     def _open(self) -> None:
@@ -116,6 +128,7 @@ class _Tick:
         if control is None or rewind is None or not self.state.paused:
             return
         self._stop_in_flight()
+        rewind = rewind.model_copy(update={"dropped": dropped_by_rewind(self.state, rewind.tasks)})
         self.change.rewind(rewind)
         self.trail.resumed_from(rewind)
 
@@ -201,8 +214,16 @@ class _Tick:
                 self.fold.cancel.append(self._attempt(i))
                 self.fold.fail(i, TASK_TIMEOUT, why, retryable=True)
             elif run.phase is Phase.ASSIGNED:
-                host_id = state.agents[run.agent_id or ""].host_id or ""
-                self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id}))
+                self._resend(i)
+
+    def _resend(self, head: int) -> None:
+        """The whole chain: the entry that brought it may be lost."""
+        host_id = self.state.agents[self.state.tasks[head].agent_id or ""].host_id or ""
+        before: str | None = None
+        for i in (head, *riders(self.state, head)):
+            attempt = self._attempt(i).model_copy(update={"host_id": host_id, "after": before})
+            self.change.resend(attempt)
+            before = attempt.task_id
 
     def _is_busy(self, i: int) -> bool:
         """Its agent runs other tasks of ours, so that this one may well be waiting there."""
@@ -250,6 +271,10 @@ class _Tick:
             )
             self.change.assign(attempt)
             self.trail.assigned(attempt)
+            if i in state.followers and state.agents[agent_id].chains:
+                for rider in next_riders(state, i, agent_id):
+                    self.change.assign(rider)
+                    self.trail.assigned(rider)
 
     def _conclude(self) -> None:
         state = self.state
@@ -260,7 +285,7 @@ class _Tick:
                 self._close(ExecutionStatus.FAILED, self._branches_failed())
             else:
                 self._close(ExecutionStatus.COMPLETED)
-        elif self.inbox.allocation_error is not None and not state.in_flight and not state.delayed:
+        elif self.inbox.allocation_error is not None and self._needs_host() and not (state.in_flight or state.delayed):
             code, message = self.inbox.allocation_error
             self._close(ExecutionStatus.FAILED, TerminalError(error_code=code, error_message=message))
         elif self._stalled():
@@ -276,9 +301,12 @@ class _Tick:
             )
 
     def _stalled(self) -> bool:
-        """Nothing in flight, nothing due, nothing ready that a host could still come for."""
+        """Nothing in flight, nothing due, nothing ready that a host could still come for, nothing awaited."""
         state = self.state
-        return not (state.in_flight or state.delayed or state.ready_alone or any(state.ready.values()))
+        return not (state.in_flight or state.delayed or state.held or state.awaiting or self._needs_host())
+
+    def _needs_host(self) -> bool:
+        return bool(self.state.ready_alone or any(self.state.ready.values()))
 
     def _branches_failed(self) -> TerminalError:
         state = self.state
@@ -309,9 +337,7 @@ class _Tick:
 
     def _attempt(self, i: int) -> Attempt:
         run = self.state.tasks[i]
-        return Attempt.model_construct(
-            task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt
-        )
+        return Attempt.model_construct(task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt)
 
     def _hosts(self) -> dict[str, str]:
         """Where to send what this tick has to say: to whom it concerns; on a change of status, to all."""
@@ -330,6 +356,8 @@ class _Tick:
             tasks_completed=state.completed,
             tasks_failed=state.failed,
             tasks_running=len(state.in_flight),
+            tasks_added=state.added,
+            awaiting=awaited_events(state, AWAITING_SHOWN_MAX) if state.awaiting else {},
             idle_ms=state.idle_ms,
             paused_ms=state.paused_ms,
         )

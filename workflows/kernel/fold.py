@@ -3,10 +3,13 @@
 from collections.abc import Iterable
 from uuid import NAMESPACE_OID, uuid5
 
+from engine.contracts.dynamic import SpawnedBody
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
 from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, TaskResult
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, TASK_LOSSES_MAX
 from workflows.kernel.audit import AuditTrail
+from workflows.kernel.chains import riders
+from workflows.kernel.spawning import SPAWN_REFUSED, SpawnRefusedError, plan_spawn
 from workflows.kernel.state import AgentRun, Phase, RunState, TaskRun
 from workflows.kernel.transitions import Transitions
 
@@ -30,6 +33,8 @@ class Fold:
         self.cancel: list[Attempt] = []
         self.first_failed: Failed | None = None
         self.hosts_came = False
+        self.bodies: list[SpawnedBody] = []
+        """Of tasks that results added."""
         self._lost_hosts: list[str] = []
 
     def bindings(self, bindings: Iterable[AgentBinding]) -> None:
@@ -72,6 +77,8 @@ class Fold:
         if i is None or run is None or not self._is_current(run, event):
             self._refuse(run, event)
             return
+        if run.riding and event.type is not AgentEventType.TASK_RETURNED:
+            return  # its predecessor's report is missing; the host says both again
         at_ms = min(max(event.at_ms, run.assigned_at_ms), self.change.at_ms)
         if event.type is AgentEventType.TASK_STARTED:
             if run.phase is Phase.ASSIGNED:
@@ -87,6 +94,16 @@ class Fold:
             attempt = Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt)
             self.change.give_back(attempt)
             self.trail.returned(attempt, "not started")
+            self._take_back_riders(i)
+
+    def _take_back_riders(self, i: int) -> None:
+        """It is not done: what was to run after it at the same host waits again."""
+        for j in tuple(riders(self.state, i)):
+            run = self.state.tasks[j]
+            attempt = Attempt(task_id=self.state.specs[j].id, agent_id=run.agent_id or "", attempt=run.attempt)
+            self.cancel.append(attempt)
+            self.change.give_back(attempt)
+            self.trail.returned(attempt, f"{self.state.specs[i].id}, which it was to follow, is not done")
 
     def _is_current(self, run: TaskRun, event: AgentEvent) -> bool:
         return (
@@ -138,9 +155,20 @@ class Fold:
         result = TaskResult.model_construct(
             task_id=event.task_id, attempt=event.attempt, result=event.result, result_ref=event.result_ref
         )
+        if event.spawn:
+            try:
+                spawned, bodies = plan_spawn(self.state, self.state.index[event.task_id], event.spawn)
+            except SpawnRefusedError as error:
+                self.fail(self.state.index[event.task_id], SPAWN_REFUSED, str(error), retryable=False, at_ms=at_ms)
+                return
         self.change.complete(done)
+        if event.spawn:
+            self.change.spawn(spawned)
+            self.bodies.extend(bodies)
         self.results.append(result)
         self.trail.completed(done, result)
+        if event.spawn:
+            self.trail.spawned(spawned)
 
     def fail(
         self,
@@ -170,7 +198,21 @@ class Fold:
             retry_at_ms=retry_at_ms,
             blamed=blamed,
         )
+        self._failed(failed, started_at_ms)
+        self._take_back_riders(i)
+
+    def fail_waiting(self, i: int, code: str, message: str) -> None:
+        """Give up a task that no agent has."""
+        run, now_ms = self.state.tasks[i], self.change.at_ms
+        message = message[:ERROR_MESSAGE_LENGTH_MAX]
+        failed = Failed(
+            task_id=self.state.specs[i].id, attempt=run.attempt, agent_id="", code=code[:100], message=message,
+            at_ms=now_ms,
+        )  # fmt: skip
+        self._failed(failed, None)
+
+    def _failed(self, failed: Failed, started_at_ms: int | None) -> None:
         self.change.fail(failed)
         self.trail.failed(failed, started_at_ms)
-        if retry_at_ms is None and self.first_failed is None:
+        if failed.retry_at_ms is None and self.first_failed is None:
             self.first_failed = failed

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.contracts.dynamic import Evaluation, ExternalEvent, MatchOutcome, TaskOutcome
 from engine.contracts.events import AgentEvent, InboxBatch
 from engine.contracts.kernel import AgentBinding, Control, Rewind
 from engine.contracts.streams import entry_order
@@ -17,11 +18,22 @@ class Inbox:
     control: Control | None = None
     rewind: Rewind | None = None
     """Goes with a control request that resumes from an earlier checkpoint."""
+    external: list[ExternalEvent] = field(default_factory=list)
+    outcomes: list[TaskOutcome] = field(default_factory=list)
+    """What was evaluated, in `outcomes_epoch`."""
+    matches: list[MatchOutcome] = field(default_factory=list)
+    outcomes_epoch: int = 0
     allocation_error: tuple[str, str] | None = None
     """Code and message of the last allocation, when it found no host; stands until one is bound."""
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.bindings or self.control)
+        return bool(self.batches or self.bindings or self.control or self.external or self.outcomes or self.matches)
+
+    def learn(self, evaluation: Evaluation) -> None:
+        """Take up what an activity found out."""
+        self.outcomes_epoch = evaluation.epoch
+        self.outcomes.extend(evaluation.tasks)
+        self.matches.extend(evaluation.matches)
 
 
 @dataclass(frozen=True)

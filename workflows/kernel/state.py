@@ -7,8 +7,22 @@ dictionaries are read in sorted order wherever the order can show.
 from enum import IntEnum
 from typing import Any
 
+from engine.contracts.dynamic import Arrival
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput, KernelPlan, KernelTask
+from workflows.kernel.graph import (
+    Expansion,
+    Group,
+    Growth,
+    append_specs,
+    graph_snapshot,
+    needs_evaluation,
+    restore_graph,
+    trigger_due_ms,
+)
+
+STATE_VERSION = 2
+"""Of snapshots. 2 added the growing graph; 1 is read as one that never grew."""
 
 PACE_WEIGHT = 0.3
 """Weight of the newest duration in a role's moving average."""
@@ -29,6 +43,12 @@ class Phase(IntEnum):
     FAILED = 6
     SKIPPED = 7
     CANCELLED = 8
+    HELD = 9
+    """Dependencies are done; an evaluation decides what becomes of it."""
+    AWAITING = 10
+    """Dependencies are done; it waits for an external event."""
+    EXPANDED = 11
+    """It stands for its elements, which run."""
 
     @property
     def in_flight(self) -> bool:
@@ -36,7 +56,7 @@ class Phase(IntEnum):
 
     @property
     def over(self) -> bool:
-        return self >= Phase.COMPLETED
+        return Phase.COMPLETED <= self <= Phase.CANCELLED
 
 
 class TaskRun:
@@ -52,6 +72,7 @@ class TaskRun:
         "phase",
         "remaining",
         "resends",
+        "riding",
     )
 
     def __init__(self, remaining: int) -> None:
@@ -62,6 +83,8 @@ class TaskRun:
         self.failures = 0
         self.losses = 0
         self.resends = 0
+        self.riding = False
+        """In flight behind its predecessor in a fused chain, which is not done: it takes no slot and is not due."""
         self.agent_id: str | None = None
         self.assigned_at_ms = 0
         self.due_ms = 0
@@ -69,7 +92,7 @@ class TaskRun:
 
     def to_list(self) -> list[Any]:
         return [int(self.phase), self.remaining, self.attempt, self.failures, self.losses, self.resends,
-                self.agent_id, self.assigned_at_ms, self.due_ms]  # fmt: skip
+                self.agent_id, self.assigned_at_ms, self.due_ms, int(self.riding)]  # fmt: skip
 
     @classmethod
     def from_list(cls, values: list[Any]) -> "TaskRun":
@@ -77,21 +100,24 @@ class TaskRun:
         run.phase = Phase(values[0])
         run.attempt, run.failures, run.losses, run.resends = values[2:6]
         run.agent_id, run.assigned_at_ms, run.due_ms = values[6:9]
+        run.riding = bool(values[9]) if len(values) > 9 else False
         return run
 
 
 class AgentRun:
     """A logical agent: bound to a host process, or (host_id None) waiting for one."""
 
-    __slots__ = ("agent_id", "host_id", "load", "role", "slots")
+    __slots__ = ("agent_id", "chains", "host_id", "load", "role", "slots")
 
     def __init__(self, agent_id: str, role: str) -> None:
         self.agent_id = agent_id
         self.role = role
         self.host_id: str | None = None
         self.slots = 1
+        self.chains = False
+        """Its host understands fused chains."""
         self.load = 0
-        """Attempts in flight."""
+        """Attempts in flight; of a chain, one."""
 
 
 class RunState:
@@ -101,13 +127,33 @@ class RunState:
         plan = launch.plan
         self.launch = launch
         self.plan: KernelPlan = plan
-        self.specs: list[KernelTask] = list(plan.tasks)
+        self.specs: list[KernelTask] = []
         """The plan's tasks, and after them those that were added since."""
-        self.index = {task.id: i for i, task in enumerate(plan.tasks)}
-        self.dependents: list[list[int]] = [[] for _ in plan.tasks]
-        for i, task in enumerate(plan.tasks):
-            for dependency in task.deps:
-                self.dependents[dependency].append(i)
+        self.index: dict[str, int] = {}
+        self.dependents: list[list[int]] = []
+        self.gated: set[int] = set()
+        """Tasks of which more than their dependencies decides."""
+        self.growth: list[Growth] = []
+        self.grown = 0
+        """Rises with every change of what dispatch must know of tasks."""
+        append_specs(self, plan.tasks)
+        self.followers = {task.deps[0]: i for i, task in enumerate(plan.tasks) if task.fused}
+        """The next task of the fused chain."""
+        self.held: dict[int, None] = {}
+        self.awaiting: dict[int, int] = {}
+        """Tasks that wait for an event, with the number of the last one that they refused."""
+        self.triggered: dict[int, Arrival | None] = {}
+        """Tasks whose wait is over, with the event that ended it."""
+        self.groups: dict[int, Group] = {}
+        self.parent: dict[int, int] = {}
+        """The `for_each` task of each element."""
+        self.kept: dict[str, Arrival] = {}
+        """External events that no trigger has taken."""
+        self.arrivals = 0
+        self.remembered: dict[str, int] = {}
+        """Ids and numbers of the last external events, to know repetitions."""
+        self.sweep_due = False
+        """A trigger may take an event: something has come or begun to wait since they were last matched."""
 
         self.tick = 0
         self.epoch = 1
@@ -152,7 +198,22 @@ class RunState:
         for run in self.tasks:
             if run.remaining == 0:
                 run.phase = Phase.READY
+        for i in sorted(self.gated):
+            if self.tasks[i].phase is Phase.READY:
+                self.tasks[i].phase, self.tasks[i].due_ms = self.gated_phase(i, launch.started_at_ms)
         self.reindex()
+
+    def gated_phase(self, i: int, at_ms: int) -> tuple[Phase, int]:
+        """(phase, due time) of a task whose dependencies are done and of which more decides."""
+        spec = self.specs[i]
+        if spec.triggers and i not in self.triggered:
+            return Phase.AWAITING, trigger_due_ms(spec, at_ms)
+        return (Phase.HELD if needs_evaluation(spec) else Phase.READY), 0
+
+    @property
+    def added(self) -> int:
+        """Tasks that are not in the plan."""
+        return len(self.specs) - len(self.plan.tasks)
 
     def agents_of(self, role: str) -> list[AgentRun]:
         """The role's agents, bound or not, in the order of their numbers."""
@@ -173,26 +234,31 @@ class RunState:
     def snapshot(self) -> dict[str, Any]:
         """Plain JSON from which `restore` makes an equal state. Readers of old snapshots must stay."""
         return {
+            "version": STATE_VERSION,
             "tick": self.tick,
             "epoch": self.epoch,
             "status": str(self.status),
             "tasks": [run.to_list() for run in self.tasks],
-            "agents": [[a.agent_id, a.host_id, a.slots] for _, a in sorted(self.agents.items())],
+            "agents": [[a.agent_id, a.host_id, a.slots, int(a.chains)] for _, a in sorted(self.agents.items())],
             "pace_ms": {role: self.pace_ms[role] for role in sorted(self.pace_ms)},
             "consumed": sorted(self.consumed),
             "low": list(self.low),
             "fence": self.fence,
+            "graph": graph_snapshot(self),
             "scalars": {name: getattr(self, name) for name in _SCALARS},
         }
 
     @classmethod
     def restore(cls, launch: ExecutionInput, data: dict[str, Any]) -> "RunState":
+        if data.get("version", 1) > STATE_VERSION:
+            raise ValueError(f"a state of version {data['version']}; this code reads up to {STATE_VERSION}")
         state = cls(launch)
+        restore_graph(state, data.get("graph", {}))
         state.tick, state.epoch, state.status = data["tick"], data["epoch"], ExecutionStatus(data["status"])
         state.tasks = [TaskRun.from_list(values) for values in data["tasks"]]
-        for agent_id, host_id, slots in data["agents"]:
+        for agent_id, host_id, slots, *more in data["agents"]:
             agent = state.agents[agent_id]
-            agent.host_id, agent.slots = host_id, slots
+            agent.host_id, agent.slots, agent.chains = host_id, slots, bool(more and more[0])
         state.pace_ms = dict(data["pace_ms"])
         state.consumed = dict.fromkeys(data["consumed"])
         state.low, state.fence = (data["low"][0], data["low"][1]), data["fence"]
@@ -204,7 +270,8 @@ class RunState:
     def reindex(self) -> None:
         """Derive the indexes and counts from the tasks' phases."""
         self.ready = {role: [] for role in sorted(self.plan.roles)}
-        self.ready_alone, self.in_flight, self.delayed = [], {}, {}
+        self.ready_alone, self.in_flight, self.delayed, self.held = [], {}, {}, {}
+        looked, self.awaiting = self.awaiting, {}
         self.open_tasks = self.completed = self.failed = 0
         for agent in self.agents.values():
             agent.load = 0
@@ -216,13 +283,29 @@ class RunState:
                 self.delayed[i] = None
             elif run.phase.in_flight:
                 self.in_flight[i] = None
-                if run.agent_id is not None:
+                if run.agent_id is not None and not run.riding:
                     self.agents[run.agent_id].load += 1
+            elif run.phase is Phase.HELD:
+                self.held[i] = None
+            elif run.phase is Phase.AWAITING:
+                self.awaiting[i] = looked.get(i, 0)
             self.open_tasks += not run.phase.over
             self.completed += run.phase is Phase.COMPLETED
             self.failed += run.phase is Phase.FAILED
         for items in (*self.ready.values(), self.ready_alone):
             items.sort()
+        self.sweep_due = bool(self.awaiting and self.kept)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        self.groups, self.parent = {}, {}
+        for growth in self.growth:
+            if isinstance(growth, Expansion):
+                group = self.groups[growth.owner] = Group(growth.first, growth.size)
+                phases = [self.tasks[i].phase for i in group.elements]
+                group.remaining = sum(not phase.over for phase in phases)
+                group.failed = phases.count(Phase.FAILED)
+                self.parent.update(dict.fromkeys(group.elements, growth.owner))
 
 
 _SCALARS = (

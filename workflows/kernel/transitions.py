@@ -14,32 +14,23 @@ from engine.contracts.kernel import (
     Delta,
     Done,
     Failed,
-    Rewind,
     Started,
     TerminalError,
 )
 from engine.contracts.streams import entry_order
-from workflows.kernel.state import PACE_WEIGHT, Phase, RunState, TaskRun
-from workflows.kernel.undo import UndoLog
+from workflows.kernel.awaiting import EventTransitions
+from workflows.kernel.growth import GraphTransitions
+from workflows.kernel.state import PACE_WEIGHT, Phase, RunState
+
+NEVER_MS = 2**53 - 1
+"""Due time of what waits for something else; the largest number that every reader of JSON takes as it is."""
 
 RESEND_AFTER_MS = 10_000
 """An assignment that its agent has not confirmed for so long is sent again."""
 
 
-class Transitions:
+class Transitions(EventTransitions, GraphTransitions):
     """Changes a state within one tick, remembers how to undo that, and collects the delta's fields."""
-
-    def __init__(self, state: RunState, at_ms: int) -> None:
-        self.state = state
-        self.at_ms = at_ms
-        self.undo = UndoLog()
-        self.recorded: dict[str, Any] = {}
-        self._busy: list[tuple[int, int]] = []
-        self._settle_idle = False
-        self.undo.set(state, "tick", state.tick + 1)
-
-    def _record(self, field: str, item: Any) -> None:
-        self.recorded.setdefault(field, []).append(item)
 
     # Inbox -------------------------------------------------------------------------------------------------
 
@@ -58,6 +49,7 @@ class Transitions:
         agent = self.state.agents[binding.agent_id]
         self.undo.set(agent, "host_id", binding.host_id)
         self.undo.set(agent, "slots", binding.slots)
+        self.undo.set(agent, "chains", binding.chains)
         self._record("bound", binding)
 
     def lose(self, agent_id: str) -> None:
@@ -83,11 +75,9 @@ class Transitions:
         duration_ms, known = max(item.at_ms - item.started_at_ms, 0), state.pace_ms.get(role)
         pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
         undo.put(state.pace_ms, role, float(pace_ms))
-        for j in state.dependents[i]:
-            run = state.tasks[j]
-            undo.set(run, "remaining", run.remaining - 1)
-            if run.remaining == 0 and run.phase is Phase.PENDING:
-                self._make_ready(j)
+        self._release(i)
+        if i in state.followers:
+            self._advance_chain(state.followers[i])
         self._record("done", item)
 
     def fail(self, item: Failed) -> None:
@@ -131,45 +121,39 @@ class Transitions:
         state, undo = self.state, self.undo
         i = state.index[attempt.task_id]
         run = state.tasks[i]
-        self._leave_ready(i)
+        riding = attempt.after is not None
+        if not riding:
+            self._leave_ready(i)
         undo.set(run, "phase", Phase.ASSIGNED)
+        undo.set(run, "riding", riding)
         undo.set(run, "attempt", attempt.attempt)
         undo.set(run, "agent_id", attempt.agent_id)
         undo.set(run, "assigned_at_ms", self.at_ms)
         undo.set(run, "resends", 0)
-        undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+        undo.set(run, "due_ms", NEVER_MS if riding else self.at_ms + RESEND_AFTER_MS)
         undo.put(state.in_flight, i, None)
-        agent = state.agents[attempt.agent_id]
-        undo.set(agent, "load", agent.load + 1)
+        if not riding:
+            agent = state.agents[attempt.agent_id]
+            undo.set(agent, "load", agent.load + 1)
         self._record("assigned", attempt)
 
     def resend(self, attempt: Attempt) -> None:
         run = self.state.tasks[self.state.index[attempt.task_id]]
-        self.undo.set(run, "resends", run.resends + 1)
-        self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+        if not run.riding:
+            self.undo.set(run, "resends", run.resends + 1)
+            self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
         self._record("resent", attempt)
 
-    # The execution -----------------------------------------------------------------------------------------
+    def _advance_chain(self, j: int) -> None:
+        """The predecessor is done: the next task of the chain is its agent's work now."""
+        run = self.state.tasks[j]
+        if run.riding:
+            agent = self.state.agents[run.agent_id or ""]
+            self.undo.set(run, "riding", False)
+            self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+            self.undo.set(agent, "load", agent.load + 1)
 
-    def rewind(self, item: Rewind) -> None:
-        """Go back to a checkpoint: the named tasks and all that was in flight run again, in a new epoch."""
-        state = self.state
-        saved, loads = dict(state.__dict__), {agent_id: a.load for agent_id, a in state.agents.items()}
-        self.undo.on_rollback(lambda: _restore(state, saved, loads))
-        again = {state.index[task_id] for task_id in item.tasks}
-        state.tasks = [TaskRun.from_list(run.to_list()) for run in state.tasks]
-        for i, run in enumerate(state.tasks):
-            if i in again or run.phase is not Phase.COMPLETED:
-                run.phase, run.failures, run.losses, run.agent_id = Phase.PENDING, 0, 0, None
-        for i, run in enumerate(state.tasks):
-            done = (state.tasks[d].phase is Phase.COMPLETED for d in state.specs[i].deps)
-            run.remaining = sum(not d for d in done)
-            if run.phase is Phase.PENDING and run.remaining == 0:
-                run.phase = Phase.READY
-        state.epoch = item.epoch
-        state.pace_ms = dict(state.pace_ms)
-        state.reindex()
-        self.recorded["rewind"] = item
+    # The execution -----------------------------------------------------------------------------------------
 
     def checkpoint(self, item: Checkpoint) -> None:
         state = self.state
@@ -215,33 +199,28 @@ class Transitions:
 
     # Parts -------------------------------------------------------------------------------------------------
 
-    def _make_ready(self, i: int) -> None:
-        self.undo.set(self.state.tasks[i], "phase", Phase.READY)
-        self.undo.insort(self._ready_list(i), (self.state.specs[i].slack_ms, i))
-
-    def _leave_ready(self, i: int) -> None:
-        self.undo.unsort(self._ready_list(i), (self.state.specs[i].slack_ms, i))
-
-    def _ready_list(self, i: int) -> list[tuple[int, int]]:
-        task = self.state.specs[i]
-        return self.state.ready_alone if task.alone else self.state.ready[task.role]
-
     def _leave_flight(self, i: int, phase: Phase) -> None:
         state, undo = self.state, self.undo
         run = state.tasks[i]
         undo.drop(state.in_flight, i)
-        if run.agent_id is not None and run.phase.in_flight:
+        if state.gated:
+            self._stop_waiting(i)
+        if run.riding:
+            undo.set(run, "riding", False)
+        elif run.agent_id is not None and run.phase.in_flight:
             agent = state.agents[run.agent_id]
             undo.set(agent, "load", agent.load - 1)
             if phase is not Phase.COMPLETED:
                 self._busy.append((run.assigned_at_ms, self.at_ms))
         undo.set(run, "agent_id", run.agent_id if phase is Phase.COMPLETED else None)
-        if phase is Phase.READY:
+        if phase is Phase.READY and not run.remaining:
             self._make_ready(i)
             return
-        undo.set(run, "phase", phase)
+        undo.set(run, "phase", Phase.PENDING if phase is Phase.READY else phase)
         if phase.over:
             undo.set(state, "open_tasks", state.open_tasks - 1)
+            if state.parent:
+                self._element_over(i)
 
     def _close_task(self, i: int, phase: Phase) -> None:
         """Skip or cancel a task wherever it stands."""
@@ -265,12 +244,6 @@ class Transitions:
         self.undo.set(state, "covered_until_ms", covered_until_ms)
 
 
-def _restore(state: RunState, saved: dict[str, Any], loads: dict[str, int]) -> None:
-    state.__dict__.update(saved)
-    for agent_id, load in loads.items():
-        state.agents[agent_id].load = load
-
-
 _EMPTY: dict[str, Any] = {
     name: field.get_default() for name, field in Delta.model_fields.items() if name not in ("tick", "at_ms")
 }
@@ -289,10 +262,21 @@ def apply_delta(state: RunState, delta: Delta) -> None:
         (delta.bound, change.bind),
         (delta.started, change.start),
         (delta.done, change.complete),
+        (delta.spawned, change.spawn),
+        (delta.received, change.receive),
+        (delta.forgotten, change.forget),
         (delta.failed, change.fail),
         (delta.gone, change.lose),
         (delta.returned, change.give_back),
         (delta.retried, change.retry),
+        (delta.looked, change.look),
+        (delta.triggered, change.trigger),
+        (delta.waited, change.stop_awaiting),
+        (delta.admitted, change.admit),
+        (delta.expanded, change.expand),
+        (delta.reused, change.reuse),
+        (delta.gathered, change.gather),
+        (delta.passed, change.pass_over),
         (delta.skipped, change.skip),
         (delta.cancelled, change.cancel),
         (delta.assigned, change.assign),

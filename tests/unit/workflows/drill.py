@@ -1,6 +1,17 @@
 """A kernel without Temporal: one state driven by decisions, and a twin driven by the stored deltas alone."""
 
+import json
+from collections.abc import Callable
+
 from engine.contracts.definition import RetryPolicy
+from engine.contracts.dynamic import (
+    Candidate,
+    Evaluation,
+    EvaluationRequest,
+    ExternalEvent,
+    MatchOutcome,
+    TaskOutcome,
+)
 from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch, TaskError
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import (
@@ -15,12 +26,20 @@ from engine.contracts.kernel import (
     Rewind,
 )
 from workflows.kernel.decide import Decision, decide
+from workflows.kernel.dynamics import evaluation_request
 from workflows.kernel.inbox import Inbox
-from workflows.kernel.state import RunState
+from workflows.kernel.state import Phase, RunState
 from workflows.kernel.transitions import apply_delta
 from workflows.policies.supervisor import SupervisorPolicy
 
 HOST = "host-1"
+
+Judge = Callable[[str], TaskOutcome]
+Match = Callable[[Candidate], bool]
+
+
+def outcome(task_id: str, decision: str = "run", **fields: object) -> TaskOutcome:
+    return TaskOutcome.model_validate({"task_id": task_id, "decision": decision, **fields})
 
 
 def task(task_id: str, deps: tuple[int, ...] = (), **fields: object) -> KernelTask:
@@ -108,6 +127,28 @@ class Drill:
         self.control("resume", checkpoint_id=checkpoint_id)
         self.inbox.rewind = Rewind(checkpoint_id=checkpoint_id, epoch=self.state.epoch + 1, tasks=again)
 
+    def happen(self, event_id: str, kind: str, payload: object = None) -> None:
+        """An external event comes."""
+        self.inbox.external.append(ExternalEvent(event_id=event_id, type=kind, at_ms=self.now_ms, payload=payload))
+
+    def evaluate(self, judge: Judge, matches: Match = lambda _: True) -> EvaluationRequest | None:
+        """Answer what the kernel asks, as the activity would; None when it asks nothing."""
+        request = evaluation_request(self.state)
+        if request is not None:
+            found = [MatchOutcome(**m.model_dump(), matched=matches(m)) for m in request.matches]
+            outcomes = tuple(judge(task_id) for task_id in request.tasks)
+            self.inbox.learn(Evaluation(epoch=request.epoch, tasks=outcomes, matches=tuple(found)))
+        return request
+
+    def continue_as_new(self) -> None:
+        """The state goes through its snapshot's JSON, as into the next run."""
+        carried = json.loads(json.dumps(self.state.snapshot()))
+        self.state = RunState.restore(self.launch, carried)
+        assert self.state.snapshot() == self.twin.snapshot(), "a snapshot says all that the state is"
+
+    def phase(self, task_id: str) -> Phase:
+        return self.state.tasks[self.state.index[task_id]].phase
+
     def in_flight(self) -> list[Attempt]:
         found = []
         for i in sorted(self.state.in_flight):
@@ -168,5 +209,12 @@ def assert_indexes_agree(state: RunState) -> None:
     assert state.ready_alone == fresh.ready_alone
     assert sorted(state.in_flight) == sorted(fresh.in_flight)
     assert sorted(state.delayed) == sorted(fresh.delayed)
+    assert sorted(state.held) == sorted(fresh.held)
+    assert state.awaiting == fresh.awaiting
+    assert (state.specs, state.index, state.gated) == (fresh.specs, fresh.index, fresh.gated)
+    assert [sorted(d) for d in state.dependents] == [sorted(d) for d in fresh.dependents]
+    assert state.parent == fresh.parent
+    groups, same = ({i: (g.first, g.size, g.remaining, g.failed) for i, g in s.groups.items()} for s in (state, fresh))
+    assert groups == same
     assert (state.open_tasks, state.completed, state.failed) == (fresh.open_tasks, fresh.completed, fresh.failed)
     assert {a: r.load for a, r in state.agents.items()} == {a: r.load for a, r in fresh.agents.items()}

@@ -86,9 +86,7 @@ class Chaos:
         elif name == "rewind" and drill.state.paused:
             done = [a for d in drill.deltas if d.checkpoint for a in d.checkpoint.completed]
             point = drill.state.latest_checkpoint or ""
-            completed = [
-                t.id for t, run in zip(drill.state.specs, drill.state.tasks, strict=True) if run.phase == 5
-            ]
+            completed = [t.id for t, run in zip(drill.state.specs, drill.state.tasks, strict=True) if run.phase == 5]
             drill.rewind_to(point, *(t for t in completed if t not in done))
         elif name == "wait_a_little":
             drill.now_ms += 900
