@@ -5,13 +5,13 @@ import inspect
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from orchestration_agent.task import Spawned, Task, TaskFailed
+from orchestration_agent.threads import Threads
 from orchestration_agent.wire import (
     CODE_LENGTH_MAX,
     MESSAGE_LENGTH_MAX,
@@ -52,16 +52,16 @@ class Runner:
         self._asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
         )
-        self._executor = None if self._asynchronous else ThreadPoolExecutor(threads_max, "agent")
+        self._threads = None if self._asynchronous else Threads(threads_max)
 
     async def run(self, task: Task, on_thread: Callable[[asyncio.Future[Any]], None]) -> Outcome:
         """Raises CancelledError when the attempt is cancelled. `on_thread` gets the future of a thread's work,
         which may go on after that."""
         try:
-            if self._executor is None:
+            if self._threads is None:
                 value = await self._function(task)
             else:
-                future = asyncio.get_running_loop().run_in_executor(self._executor, self._function, task)
+                future = self._threads.run(self._function, task)
                 on_thread(future)
                 value = await asyncio.shield(future)
         except TaskFailed as failed:
@@ -72,8 +72,8 @@ class Runner:
         return encode_result(value, task.spawned)
 
     def close(self) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._threads is not None:
+            self._threads.close()
 
 
 def encode_result(value: Any, spawned: Sequence[Any] = ()) -> Outcome:
