@@ -162,7 +162,9 @@ class Dispatcher:
         self, proposal: TickProposal, epoch: int, tasks: dict[str, Any], attempts: list[Attempt]
     ) -> dict[str, Any]:
         """Results of the direct dependencies of these attempts."""
-        wanted = {d for attempt in attempts for d in tasks[attempt.task_id].get("depends_on", ())}
+        # What runs behind its dependency at the same host finds that result there.
+        wanted = {d for attempt in attempts if attempt.after is None
+                  for d in tasks[attempt.task_id].get("depends_on", ())}  # fmt: skip
         if not wanted:
             return {}
         known = self._memory.known(proposal.execution_id, epoch)
@@ -183,7 +185,7 @@ def _first_epoch(proposal: TickProposal, ticks: Sequence[Delta]) -> int:
 
 
 def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dict[str, Any]) -> dict[str, Any]:
-    return {
+    assignment = {
         "task_id": attempt.task_id,
         "agent_id": attempt.agent_id,
         "role": task["agent"],
@@ -194,6 +196,9 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
         "results": {d: results[d] for d in task.get("depends_on", ()) if d in results},
         "timeout_seconds": task.get("timeout_seconds", 300),
     }
+    if attempt.after is not None:
+        assignment["after"] = attempt.after
+    return assignment
 
 
 def _notices(proposal: TickProposal, delta: Delta, epoch: int, cancel: Iterable[Attempt]) -> dict[str, dict[str, Any]]:

@@ -20,8 +20,8 @@ from engine.contracts.kernel import (
     TerminalError,
 )
 from workflows.kernel.audit import AuditTrail
-from workflows.kernel.chains import next_riders, riders
 from workflows.kernel.awaiting import awaited_events
+from workflows.kernel.chains import next_riders, riders
 from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
 from workflows.kernel.growth import dropped_by_rewind

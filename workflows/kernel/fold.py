@@ -49,13 +49,19 @@ class Fold:
 
     def events(self, events: Iterable[AgentEvent]) -> None:
         """In the order in which they came, but that losses of hosts come last: a result beats the news of a death."""
+        returned: list[AgentEvent] = []
         for event in events:
             if event.type is AgentEventType.DISCONNECTED:
                 self._lost_hosts.append(event.host_id)
             elif event.type is AgentEventType.REGISTERED:
                 self.hosts_came = True
+            elif event.type is AgentEventType.TASK_RETURNED:
+                returned.append(event)
             else:
                 self._task_event(event)
+        # As a stored tick is applied: first what was done, then what was given back behind it.
+        for event in returned:
+            self._task_event(event)
         for host_id in self._lost_hosts:
             for agent_id in sorted(self.state.agents):
                 agent = self.state.agents[agent_id]

@@ -151,6 +151,7 @@ class GraphTransitions(Moves):
         for i, run in enumerate(state.tasks):
             if i in again or run.phase is not Phase.COMPLETED:
                 run.phase, run.failures, run.losses, run.agent_id = Phase.PENDING, 0, 0, None
+                run.riding = False
         state.triggered, state.kept = dict(state.triggered), dict(state.kept)
         if item.dropped:
             without(state, item.dropped)

@@ -150,7 +150,8 @@ class Transitions(EventTransitions, GraphTransitions):
         if run.riding:
             agent = self.state.agents[run.agent_id or ""]
             self.undo.set(run, "riding", False)
-            self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+            if run.phase is Phase.ASSIGNED:  # a stored tick tells of its start before its predecessor's end
+                self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
             self.undo.set(agent, "load", agent.load + 1)
 
     # The execution -----------------------------------------------------------------------------------------

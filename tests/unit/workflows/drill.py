@@ -84,10 +84,12 @@ class Drill:
         if bind:
             self.bind(*self.state.agents, slots=slots)
 
-    def bind(self, *agent_ids: str, host_id: str = HOST, slots: int = 1) -> None:
+    def bind(self, *agent_ids: str, host_id: str = HOST, slots: int = 1, chains: bool = False) -> None:
         for agent_id in agent_ids:
             role = self.state.agents[agent_id].role
-            self.inbox.bindings.append(AgentBinding(agent_id=agent_id, role=role, host_id=host_id, slots=slots))
+            self.inbox.bindings.append(
+                AgentBinding(agent_id=agent_id, role=role, host_id=host_id, slots=slots, chains=chains)
+            )
 
     def receive(self, *events: AgentEvent, fence: int = 1, entry_id: str | None = None, low: str = "0-0") -> None:
         if entry_id is None:
