@@ -58,10 +58,10 @@ class Session:
             self._tell(f"{what}: warming up")
             yield number
 
-    def rounds(self, what: str, usual: int, quick: int) -> Iterator[int]:
+    def rounds(self, what: str, usual: int, quick: int, seconds_max: float = ROUNDS_SECONDS_MAX) -> Iterator[int]:
         """Numbers from 0; each is told. On a slow machine fewer of them, so that the whole ends in time."""
         total = self._repetitions or (quick if self._quick else usual)
-        ends_at = time.monotonic() + (QUICK_SECONDS_MAX if self._quick else ROUNDS_SECONDS_MAX)
+        ends_at = time.monotonic() + (QUICK_SECONDS_MAX if self._quick else seconds_max)
         for number in range(total):
             if number >= ROUNDS_MIN and time.monotonic() > ends_at:
                 return

@@ -13,7 +13,7 @@ from benchmarks.baseline_client import RunTimes
 from benchmarks.engine import moment
 from benchmarks.processes import spent
 from benchmarks.results import CPU_SECONDS, Row, Target
-from benchmarks.session import Session
+from benchmarks.session import ROUNDS_SECONDS_MAX, Session
 from benchmarks.shapes import Dependencies, definition, fan_out, far_graph, random_graph, wide
 from benchmarks.shapes import chain as chain_graph
 
@@ -34,6 +34,7 @@ GRAPH_ROUNDS: Final = (8, 3)
 LARGE_ROUNDS: Final = (3, 2)
 LARGE_BASELINE_ROUNDS: Final = 1
 """One takes some twenty seconds."""
+LARGE_SECONDS_MAX: Final = 120.0
 GRAPH_POLL_SECONDS: Final = 0.3
 
 FUSED_TARGET: Final = Target("p50", 1.2)
@@ -203,7 +204,8 @@ def _alternating(
         _run(session, workflow_id, poll_seconds)
         session.baseline.run(graph if baseline_rounds is None else graph[:QUICK_TASKS])
     sides = Sides()
-    for number in session.rounds(what, *rounds):
+    seconds_max = ROUNDS_SECONDS_MAX if baseline_rounds is None else LARGE_SECONDS_MAX
+    for number in session.rounds(what, *rounds, seconds_max):
         sides.ours.append(_run(session, workflow_id, poll_seconds))
         if baseline_rounds is None or number < baseline_rounds:
             sides.theirs.append(session.baseline.run(graph))
