@@ -135,6 +135,7 @@ class Supervisor:
 
     async def start(self) -> None:
         self._hold_port()
+        self._engine.temporal.ui_codec_endpoint = f"http://{self._reachable_host()}:{self._port}/api/v1/codec"
         with self._console.status("starting the engine"):
             await self._engine.start()
             self._announcement.unlink(missing_ok=True)  # of a supervisor that was killed

@@ -57,6 +57,8 @@ class TemporalServer(EmbeddedServer):
         super().__init__(directory, (port, ui_port, 0, 0))
         self.namespace = namespace
         self._retention_seconds = retention_seconds
+        self.ui_codec_endpoint: str | None = None
+        """Where the UI has payloads decoded; from the next start on."""
 
     @property
     def address(self) -> str:
@@ -83,6 +85,8 @@ class TemporalServer(EmbeddedServer):
         arguments += ["--port", grpc, "--ui-port", ui, "--http-port", http_api, "--metrics-port", metrics]
         arguments += ["--db-filename", self.directory / "temporal.db", "--namespace", self.namespace]
         arguments += ["--log-level", "warn", "--ui-disable-news-fetch"]
+        if self.ui_codec_endpoint is not None:
+            arguments += ["--ui-codec-endpoint", self.ui_codec_endpoint]
         for pragma in SQLITE_PRAGMAS:
             arguments += ["--sqlite-pragma", pragma]
         for key, value in DYNAMIC_CONFIGURATION.items():

@@ -51,6 +51,9 @@ class PostgresRetentionStore:
     async def delete_gone_hosts(self, older_than_days: float, limit: int) -> int:
         return await self._delete("retention.delete_gone_hosts", older_than_days, limit)
 
+    async def delete_cached_results(self, older_than_days: float, limit: int) -> int:
+        return await self._delete("retention.delete_cached_results", older_than_days, limit)
+
     async def delete_idempotency_keys(self, older_than_days: float, limit: int) -> int:
         return await self._delete("retention.delete_idempotency_keys", older_than_days, limit)
 

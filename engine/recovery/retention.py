@@ -2,7 +2,7 @@
 
 - The journal of a closed execution, once Temporal has closed it too: until then its workflow may ask for its ticks.
 - A closed execution with everything of it, and the plans that nothing refers to any more.
-- Hosts that are gone, idempotency keys, the log of operations.
+- Hosts that are gone, results kept for reuse, idempotency keys, the log of operations.
 """
 
 import asyncio
@@ -54,6 +54,7 @@ class Retention:
         await self._delete_journals()
         await self._delete_executions()
         await self._delete_rows("hosts", self._store.delete_gone_hosts, self._gone_host_days)
+        await self._delete_rows("cached_results", self._store.delete_cached_results, self._executions_days)
         await self._delete_rows("idempotency_keys", self._store.delete_idempotency_keys, self._idempotency_days)
         await self._delete_rows("operations", self._store.delete_operations, self._operation_log_days)
 

@@ -37,6 +37,16 @@ WITH journal AS (
     DELETE FROM execution_control WHERE tenant = $1 AND execution_id = $2
 ), payload AS (
     DELETE FROM payloads WHERE tenant = $1 AND execution_id = $2
+), growth AS (
+    DELETE FROM execution_growth WHERE tenant = $1 AND execution_id = $2
+), groups AS (
+    DELETE FROM execution_groups WHERE tenant = $1 AND execution_id = $2
+), waits AS (
+    DELETE FROM execution_waits WHERE tenant = $1 AND execution_id = $2
+), external AS (
+    DELETE FROM external_events WHERE tenant = $1 AND execution_id = $2
+), keys AS (
+    DELETE FROM reuse_keys WHERE tenant = $1 AND execution_id = $2
 ), hooks AS (
     DELETE FROM hook_executions WHERE tenant = $1 AND workflow_execution_id = $2
 )
@@ -64,6 +74,15 @@ DELETE FROM agent_hosts AS h
          ORDER BY last_seen
          LIMIT $2) AS old
  WHERE h.tenant = old.tenant AND h.host_id = old.host_id AND h.state = 'gone'
+
+-- name: delete_cached_results
+DELETE FROM result_cache AS r
+ USING (SELECT tenant, key
+          FROM result_cache
+         WHERE created_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY created_at
+         LIMIT $2) AS old
+ WHERE r.tenant = old.tenant AND r.key = old.key
 
 -- name: delete_idempotency_keys
 DELETE FROM idempotency_keys AS k

@@ -36,6 +36,7 @@ CREATE INDEX idx_execution_journal_deleted ON workflow_executions (completed_at)
 CREATE INDEX idx_host_gone ON agent_hosts (last_seen) WHERE state = 'gone';
 CREATE INDEX idx_idempotency_key_age ON idempotency_keys (created_at);
 CREATE INDEX idx_operation_age ON operation_log (recorded_at);
+CREATE INDEX idx_cached_result_age ON result_cache (created_at);
 
 -- Only the maintenance role deletes, and it may read no more than that and relaunching take.
 GRANT SELECT (tenant, plan_hash, plan), UPDATE (created_at), DELETE ON kernel_plans TO orchestrator_maintenance;
