@@ -203,7 +203,7 @@ class Bridge:
                 if entry_id in deliveries.held:
                     return
             events = await self._events(tenant, report, size_bytes)
-            batch = InboxBatch.model_construct(
+            batch = InboxBatch.trusted(
                 entry_id=entry_id,
                 partition=partition,
                 fence=fence,

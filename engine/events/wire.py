@@ -69,7 +69,7 @@ class WireEvent(BaseModel):
         if self.error is not None:
             message = self.error.message[:ERROR_MESSAGE_LENGTH_MAX]
             error = TaskError(code=self.error.code, message=message, retryable=self.error.retryable)
-        return AgentEvent.model_construct(
+        return AgentEvent.trusted(
             type=self.type,
             at_ms=self.at_ms,
             task_id=self.task_id,

@@ -29,7 +29,7 @@ class AuditTrail:
 
     def add(self, kind: AuditEventType, at_ms: int | None = None, **payload: Any) -> None:
         self.events.append(
-            AuditEvent.model_construct(type=kind, at_ms=self.now_ms if at_ms is None else at_ms, payload=payload)
+            AuditEvent.trusted(type=kind, at_ms=self.now_ms if at_ms is None else at_ms, payload=payload)
         )
 
     def status_changed(self, previous: ExecutionStatus, new: ExecutionStatus) -> None:

@@ -88,7 +88,7 @@ class Burst:
     def _proposal(self, decision: Decision, text: str) -> TickProposal:
         state = self._state
         launch = state.launch
-        return TickProposal.model_construct(
+        return TickProposal.trusted(
             tenant=launch.tenant,
             execution_id=launch.execution_id,
             workflow_id=launch.workflow_id,

@@ -18,7 +18,7 @@ def next_riders(state: RunState, head: int, agent_id: str) -> Iterator[Attempt]:
         i = state.followers.get(before)
         if i is None or state.tasks[i].phase is not Phase.PENDING or state.tasks[i].remaining != 1:
             return
-        yield Attempt.model_construct(
+        yield Attempt.trusted(
             task_id=state.specs[i].id,
             agent_id=agent_id,
             attempt=state.tasks[i].attempt + 1,

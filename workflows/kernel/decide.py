@@ -263,7 +263,7 @@ class _Tick:
         for n, (i, agent_id) in enumerate(self.policy.assignments(state)):
             if n >= ASSIGNMENTS_PER_TICK_MAX:
                 break
-            attempt = Attempt.model_construct(
+            attempt = Attempt.trusted(
                 task_id=state.specs[i].id,
                 agent_id=agent_id,
                 attempt=state.tasks[i].attempt + 1,
@@ -337,7 +337,7 @@ class _Tick:
 
     def _attempt(self, i: int) -> Attempt:
         run = self.state.tasks[i]
-        return Attempt.model_construct(task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt)
+        return Attempt.trusted(task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt)
 
     def _hosts(self) -> dict[str, str]:
         """Where to send what this tick has to say: to whom it concerns; on a change of status, to all."""

@@ -151,14 +151,14 @@ class Fold:
 
     def _complete(self, run: TaskRun, event: AgentEvent, at_ms: int) -> None:
         started_at_ms = self._note_start(run, event, at_ms)
-        done = Done.model_construct(
+        done = Done.trusted(
             task_id=event.task_id,
             attempt=event.attempt,
             agent_id=event.agent_id,
             started_at_ms=started_at_ms,
             at_ms=at_ms,
         )
-        result = TaskResult.model_construct(
+        result = TaskResult.trusted(
             task_id=event.task_id, attempt=event.attempt, result=event.result, result_ref=event.result_ref
         )
         if event.spawn:
