@@ -149,7 +149,7 @@ class ControlOperations:
             status, in_force = await self._executions.request_control(caller.tenant, execution_id, control)
             deadline = asyncio.get_running_loop().time() + self._timeout_seconds
             # Beside the waiting, not before it: the tick may obey before a slow signal has arrived.
-            signal = asyncio.create_task(self._signal(caller.tenant, execution_id, control.action, status))
+            signal = asyncio.create_task(self._signal(caller.tenant, execution_id, in_force, status))
             try:
                 while (result := await reached(in_force)) is None:
                     if asyncio.get_running_loop().time() >= deadline:
@@ -160,13 +160,15 @@ class ControlOperations:
                 signal.cancel()
                 await asyncio.wait({signal})
 
-    async def _signal(self, tenant: str, execution_id: UUID, action: Action, status: ExecutionStatus) -> None:
+    async def _signal(self, tenant: str, execution_id: UUID, control: Control, status: ExecutionStatus) -> None:
         if status.closed:
             return  # by the request itself: it waited for capacity, and there is no workflow to tell
-        name = "catch_up" if action == "checkpoint" else action
+        name = "catch_up" if control.action == "checkpoint" else control.action
+        # With its id: a signal that comes when a tick has obeyed the row already would else be a request of its own.
+        arguments = () if name == "catch_up" else (control.request_id,)
         try:
             async with asyncio.timeout(SIGNAL_TIMEOUT_SECONDS):
-                await self._launcher.signal(tenant, execution_id, name)
+                await self._launcher.signal(tenant, execution_id, name, *arguments)
         except (NotFoundError, UnavailableError, TimeoutError) as error:
             # The control row is written: the next tick obeys it, and the reconciler sees to a next tick.
             self._logger.warning("signal_not_delivered", execution_id=str(execution_id), signal=name, error=repr(error))

@@ -374,6 +374,8 @@ class FakeLauncher:
         self.feed = feed
         self.launched: list[ExecutionInput] = []
         self.signals: list[tuple[str, UUID, str]] = []
+        self.arguments: list[tuple[Any, ...]] = []
+        """Of each signal."""
         self.available = True
         self.obeys = True
 
@@ -389,6 +391,7 @@ class FakeLauncher:
         if not self.available:
             raise UnavailableError("Temporal does not answer")
         self.signals.append((tenant, execution_id, name))
+        self.arguments.append(args)
         if self.obeys:
             self.executions.row(tenant, execution_id).obey()
             self.feed.nudge(tenant, execution_id, {"sequence": 0})

@@ -216,6 +216,15 @@ async def test_pause_answers_when_its_checkpoint_stands_and_resume_goes_on(clien
     assert [name for _, _, name in gateway.launcher.signals] == ["pause", "resume"]
 
 
+async def test_signals_name_their_request_so_that_a_late_one_asks_nothing_anew(
+    client: Client, gateway: Gateway
+) -> None:
+    execution_id = await client.execution()
+    await client.result("workflow.pause", {"execution_id": execution_id, "idempotency_key": "lunch"})
+    await client.result("workflow.resume", {"execution_id": execution_id, "idempotency_key": "work"})
+    assert gateway.launcher.arguments == [("lunch",), ("work",)]
+
+
 async def test_resume_from_an_earlier_checkpoint_lists_what_will_run_again(client: Client, gateway: Gateway) -> None:
     execution_id = await client.execution()
     row = gateway.executions.row("default", UUID(execution_id))
