@@ -13,7 +13,8 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-REQUEST_SECONDS = 45.0
+REQUEST_SECONDS = 120.0
+DEADLINE_SECONDS = 180.0
 CLOSED = {"completed", "failed", "cancelled"}
 
 
@@ -93,7 +94,9 @@ class Caller:
         items: list[dict[str, Any]] = self.rest("GET", f"/executions/{execution_id}/checkpoints").json()["items"]
         return items
 
-    def until_status(self, execution_id: str, *wanted: str, deadline_seconds: float = 60.0) -> dict[str, Any]:
+    def until_status(
+        self, execution_id: str, *wanted: str, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> dict[str, Any]:
         """The status once it is one of those; an outage of the gateway in between is sat out."""
         deadline = time.monotonic() + deadline_seconds
         last: Any = None
@@ -111,11 +114,11 @@ class Caller:
             time.sleep(0.03)
         raise AssertionError(f"not {' or '.join(wanted)} within {deadline_seconds:g} s: {last}")
 
-    def until_completed(self, execution_id: str, deadline_seconds: float = 60.0) -> dict[str, Any]:
+    def until_completed(self, execution_id: str, deadline_seconds: float = DEADLINE_SECONDS) -> dict[str, Any]:
         return self.until_status(execution_id, "completed", deadline_seconds=deadline_seconds)
 
     def until_event(
-        self, execution_id: str, event_type: str, deadline_seconds: float = 30.0, **payload: Any
+        self, execution_id: str, event_type: str, deadline_seconds: float = DEADLINE_SECONDS, **payload: Any
     ) -> dict[str, Any]:
         """The first such fact in the audit log, once it is there."""
         deadline = time.monotonic() + deadline_seconds
@@ -145,7 +148,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
-    def until_closed(self, timeout_seconds: float = 120.0) -> list[dict[str, Any]]:
+    def until_closed(self, timeout_seconds: float = DEADLINE_SECONDS) -> list[dict[str, Any]]:
         self._thread.join(timeout_seconds)
         assert not self._thread.is_alive(), f"the engine has not closed the WebSocket after {timeout_seconds:g} s"
         return self.messages

@@ -50,14 +50,16 @@ agents:
 class RunningEngine:
     """One data directory, and the processes that run on it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, workers: int = 1) -> None:
         self.directory = directory
+        self.workers = workers
         self.data_dir = directory / "data"
         self.record = directory / "record.jsonl"
         self.record.touch()
         self.catalogue = directory / "catalogue.yaml"
         self.catalogue.write_text(CATALOGUE.format(python_path=AGENTS_CODE, record=self.record))
         self.announced: dict[str, Any] = {}
+        self.start_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._callers: list[Caller] = []
 
@@ -65,8 +67,10 @@ class RunningEngine:
 
     def start(self) -> None:
         """Returns once the engine has announced itself."""
+        started = time.monotonic()
         command = [sys.executable, "-c", ENDS_WITH_ITS_PARENT, str(ORCHESTRATOR), "up", "--data-dir"]
         command += [str(self.data_dir), "--port", "0", "--json", "--catalogue", str(self.catalogue)]
+        command += ["--workers", str(self.workers)]
         with (self.directory / "up.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
         self._process = process
@@ -78,6 +82,7 @@ class RunningEngine:
             self.kill()
             raise AssertionError(f"the engine did not start: {announced.get('error')}\n{self.logs()}")
         self.announced = announced
+        self.start_seconds = time.monotonic() - started
 
     def logs(self) -> str:
         """The ends of all that its processes have written."""
@@ -125,16 +130,20 @@ class RunningEngine:
 
     def role(self, name: str) -> int:
         """The pid of the role's process; waits while it is being started again."""
+        return self.all_of_role(name, 1)[0]
+
+    def all_of_role(self, name: str, count: int) -> list[int]:
+        """The pids of the role's processes; waits until there are as many."""
         assert self._process is not None
         supervisor = self._process.pid
         found: list[int] = []
 
         def there() -> bool:
             found[:] = [pid for pid, _ in descendants(supervisor) if _arguments(pid)[3:6] == ["cli", "serve", name]]
-            return bool(found)
+            return len(found) >= count
 
-        poll(there, f"the role {name} runs")
-        return found[0]
+        poll(there, f"{count} of the role {name} run")
+        return sorted(found)
 
     def hosts(self, agent_type: str) -> list[int]:
         """The pids of this type's host processes."""
@@ -206,6 +215,11 @@ class RunningEngine:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
+    def release(self, execution_id: str, *task_ids: str) -> None:
+        """Let these tasks of agents of type `recorder`, which are `held`, go on, now or when they get there."""
+        for task_id in task_ids:
+            self.record.with_name(f"{self.record.name}.{execution_id}.{task_id}").touch()
+
     def recorded(self, execution_id: str) -> list[dict[str, Any]]:
         """What the agents of type `recorder` wrote down themselves, independently of the engine."""
         lines = [json.loads(line) for line in self.record.read_text().splitlines()]
@@ -213,12 +227,12 @@ class RunningEngine:
 
 
 @contextmanager
-def running_engine() -> Iterator[RunningEngine]:
+def running_engine(workers: int = 1) -> Iterator[RunningEngine]:
     """An engine of one's own, with an orderly end that leaves nothing behind."""
     # Not pytest's own directory: PostgreSQL runs as another user when the tests run as root, and could not enter.
     directory = Path(tempfile.mkdtemp(prefix="orchestrator-acceptance-"))
     directory.chmod(0o711)
-    engine = RunningEngine(directory)
+    engine = RunningEngine(directory, workers)
     try:
         engine.start()
         yield engine

@@ -23,5 +23,13 @@ def tasks(graph: Dependencies, **fields: Any) -> list[dict[str, Any]]:
     return [{"id": task_id, "depends_on": needed, **fields} for task_id, needed in graph.items()]
 
 
+def held_at(graph: Dependencies, held: tuple[str, ...], **input_fields: Any) -> list[dict[str, Any]]:
+    """For agents of type `recorder`: these tasks end only once they are released."""
+    return [
+        {"id": task_id, "depends_on": needed, "input": {**input_fields, "held": task_id in held}}
+        for task_id, needed in graph.items()
+    ]
+
+
 def lasting(duration_ms: int) -> dict[str, Any]:
     return {"duration_ms": duration_ms}

@@ -8,12 +8,12 @@ import pytest
 from tests.acceptance.audit import assert_completed, happened_at, of_type
 from tests.acceptance.caller import Caller
 from tests.acceptance.journal import assert_journal_and_history_agree
-from tests.acceptance.running import RunningEngine
+from tests.acceptance.running import RunningEngine, until
 
 pytestmark = pytest.mark.acceptance
 
 DIAMOND = {"A": [], "B": ["A"], "C": ["A"], "D": ["B", "C"]}
-DURATIONS_MS = {"A": 100, "B": 500, "C": 700, "D": 50}
+DURATIONS_MS = {"A": 100, "B": 1200, "C": 1500, "D": 50}
 
 MESSAGE_OF = {
     "workflow.status_changed": "workflow.status_changed",
@@ -88,6 +88,7 @@ def test_a_watcher_that_comes_back_gets_the_rest_and_nothing_twice(caller: Calle
     execution_id = caller.execute(caller.create(*diamond_tasks()))
     with caller.watching(execution_id) as first:
         caller.until_event(execution_id, "task.completed", task_id="A")
+        until(lambda: any(m["sequence"] is not None for m in first.messages), "the watcher has heard something")
     seen = [m["sequence"] for m in first.messages if m["sequence"] is not None]
     caller.until_completed(execution_id)
     with caller.watching(f"{execution_id}?after={seen[-1]}") as second:

@@ -61,14 +61,14 @@ def further_signals(engine: RunningEngine, tenant: str, execution_id: str) -> It
         yield
     finally:
         stopped.set()
-        sender.join(20)
+        sender.join(60)
     assert not sender.is_alive()
 
 
 def kill_worker_inside_a_workflow_task(engine: RunningEngine, tenant: str, execution_id: str, beyond: int) -> int:
     """Kill it when at least three committed ticks are unknown to Temporal; the last tick. `beyond`: not before that."""
     pid = engine.role("worker")
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     with JournalReader(engine, tenant) as reader:
         while time.monotonic() < deadline:
             row = reader.row(execution_id)
@@ -98,7 +98,7 @@ def run_with_kills(engine: RunningEngine, caller: Caller, kills: int) -> None:
         tick = 0
         for _ in range(kills):
             tick = kill_worker_inside_a_workflow_task(engine, caller.tenant, execution_id, beyond=tick + 5)
-        caller.until_completed(execution_id, deadline_seconds=90)
+        caller.until_completed(execution_id)
     assert_agreement(engine, caller, execution_id, LONG_CHAIN)
 
 
@@ -135,11 +135,9 @@ def leave_temporal_behind(engine: RunningEngine, caller: Caller) -> None:
                 nonlocal last
                 before, last = last, reader.row(execution_id).last_tick
                 time.sleep(0.5)
-                return before == last
+                return before == last and last - reader.row(execution_id).base_tick >= 3
 
             until(stands_still, "the worker has done what it can without Temporal")
-            row = reader.row(execution_id)
-            assert row.last_tick - row.base_tick >= 3
             os.kill(worker, signal.SIGKILL)
         finally:
             os.kill(temporal, signal.SIGCONT)

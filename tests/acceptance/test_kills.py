@@ -15,11 +15,14 @@ from tests.acceptance.audit import assert_completed, attempts, of_type, recorded
 from tests.acceptance.caller import Caller, Refused
 from tests.acceptance.journal import assert_journal_and_history_agree
 from tests.acceptance.running import RunningEngine, running_engine, until
-from tests.acceptance.shapes import braid, lasting, tasks
+from tests.acceptance.shapes import braid, held_at, lasting, tasks
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
 RESUMED_WITHIN_SECONDS = 30.0
+USUAL_START_SECONDS = 10.0
+"""A machine that takes longer to start an engine, as it is slow or busy, may take longer to resume in proportion."""
+
 BRAID = braid(width=3, length=6)
 
 
@@ -33,17 +36,24 @@ def ended(engine: RunningEngine, execution_id: str) -> Counter[str]:
 
 
 def start_braid(engine: RunningEngine, caller: Caller, duration_ms: int = 150) -> str:
-    """A braid of recorded tasks, of which some are done and some are running when this returns."""
-    workflow_id = caller.create(*tasks(BRAID, input=lasting(duration_ms)), agent_type="recorder")
+    """A braid of recorded tasks, of which some are done and some are running when this returns; the last is held."""
+    workflow_id = caller.create(*held_at(BRAID, ("last",), **lasting(duration_ms)), agent_type="recorder")
     execution_id = caller.execute(workflow_id)
     until(lambda: sum(ended(engine, execution_id).values()) >= 4, "some tasks are done")
     return execution_id
 
 
-def assert_resumed_in_time(events: list[dict[str, Any]], killed_at: float) -> None:
+def killed_now(engine: RunningEngine, execution_id: str) -> float:
+    """When the kill was; from now on the execution may end."""
+    engine.release(execution_id, "last")
+    return time.time()
+
+
+def assert_resumed_in_time(engine: RunningEngine, events: list[dict[str, Any]], killed_at: float) -> None:
     later = [e for e in events if recorded_at(e).timestamp() > killed_at]
     resumed_at = recorded_at(of_type(later, "task.completed")[0]).timestamp()
-    assert resumed_at - killed_at < RESUMED_WITHIN_SECONDS
+    allowance = max(1.0, engine.start_seconds / USUAL_START_SECONDS)
+    assert resumed_at - killed_at < RESUMED_WITHIN_SECONDS * allowance
 
 
 def assert_all_is_well(engine: RunningEngine, caller: Caller, execution_id: str) -> list[dict[str, Any]]:
@@ -57,10 +67,10 @@ def assert_all_is_well(engine: RunningEngine, caller: Caller, execution_id: str)
 def test_a_killed_worker_is_replaced_and_no_task_is_begun_again(engine: RunningEngine, caller: Caller) -> None:
     execution_id = start_braid(engine, caller)
     engine.kill_role("worker")
-    killed_at = time.time()
+    killed_at = killed_now(engine, execution_id)
     caller.until_completed(execution_id)
     events = assert_all_is_well(engine, caller, execution_id)
-    assert_resumed_in_time(events, killed_at)
+    assert_resumed_in_time(engine, events, killed_at)
     assert begun(engine, execution_id) == dict.fromkeys(BRAID, 1)
 
 
@@ -72,10 +82,10 @@ def test_tasks_of_a_killed_host_are_taken_over_and_what_was_done_stays_done(
     until(lambda: begun(engine, execution_id) - ended(engine, execution_id), "tasks are being worked on")
     for pid in engine.hosts("recorder"):
         os.kill(pid, signal.SIGKILL)
-    killed_at = time.time()
+    killed_at = killed_now(engine, execution_id)
     caller.until_completed(execution_id)
     events = assert_all_is_well(engine, caller, execution_id)
-    assert_resumed_in_time(events, killed_at)
+    assert_resumed_in_time(engine, events, killed_at)
     again = {task_id for task_id, times in begun(engine, execution_id).items() if times > 1}
     assert again, "the host was killed in mid-task"
     assert set(begun(engine, execution_id).values()) <= {1, 2}
@@ -88,15 +98,15 @@ def test_tasks_of_a_killed_host_are_taken_over_and_what_was_done_stays_done(
 def test_the_hosts_keeper_is_killed_with_all_hosts_and_work_goes_on(engine: RunningEngine, caller: Caller) -> None:
     execution_id = start_braid(engine, caller, duration_ms=300)
     engine.kill_role("hosts")
-    killed_at = time.time()
+    killed_at = killed_now(engine, execution_id)
     caller.until_completed(execution_id)
     events = assert_all_is_well(engine, caller, execution_id)
-    assert_resumed_in_time(events, killed_at)
+    assert_resumed_in_time(engine, events, killed_at)
 
 
 def execute_patiently(caller: Caller, workflow_id: str, key: str) -> str:
     """As a client does whose request got no answer: the same again."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while time.monotonic() < deadline:
         try:
             answer = caller.rpc(
@@ -145,10 +155,10 @@ def test_requests_repeated_over_a_killed_gateway_start_each_execution_once(
 def test_a_killed_server_is_started_again_and_work_goes_on(engine: RunningEngine, caller: Caller, server: str) -> None:
     execution_id = start_braid(engine, caller, duration_ms=300)
     engine.kill_server(server)
-    killed_at = time.time()
+    killed_at = killed_now(engine, execution_id)
     caller.until_completed(execution_id)
     events = assert_all_is_well(engine, caller, execution_id)
-    assert_resumed_in_time(events, killed_at)
+    assert_resumed_in_time(engine, events, killed_at)
     assert begun(engine, execution_id) == dict.fromkeys(BRAID, 1)
 
 
@@ -163,13 +173,14 @@ def test_the_whole_engine_is_killed_with_its_servers_and_carries_on(engine: Runn
     acknowledged = caller.execute(workflow_id)
     engine.kill()
 
-    killed_at = time.time()
+    killed_at = killed_now(engine, running)
+    engine.release(paused, "last")
     engine.start()
     caller = engine.caller()
     for execution_id in (running, acknowledged):
         caller.until_completed(execution_id)
         events = assert_all_is_well(engine, caller, execution_id)
-        assert_resumed_in_time(events, killed_at)
+        assert_resumed_in_time(engine, events, killed_at)
     caller.until_completed(failing)
     assert_completed(caller.events(failing), {"again": []})
     assert caller.status(paused)["status"] == "paused"
@@ -189,5 +200,6 @@ def test_whatever_is_killed_again_and_again_each_task_completes_once() -> None:
                 engine.kill_role(victim)
             else:
                 engine.kill_server(victim)
-            caller.until_completed(execution_id, deadline_seconds=90)
+            engine.release(execution_id, "last")
+            caller.until_completed(execution_id)
             assert_all_is_well(engine, caller, execution_id)

@@ -9,8 +9,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.acceptance.caller import Caller, Refused
-from tests.acceptance.running import RunningEngine
-from tests.acceptance.shapes import chain, lasting, tasks
+from tests.acceptance.running import RunningEngine, until
+from tests.acceptance.shapes import chain, held_at, lasting, tasks
 
 pytestmark = pytest.mark.acceptance
 
@@ -29,15 +29,17 @@ def stranger(engine: RunningEngine) -> Caller:
 
 @pytest.fixture(scope="module")
 def workflow_id(owner: Caller) -> str:
-    return owner.create(*tasks(CHAIN, input=lasting(100)), name="secret-plan")
+    return owner.create(*held_at(CHAIN, ("t1",)), name="secret-plan", agent_type="recorder")
 
 
 @pytest.fixture(scope="module")
-def paused(owner: Caller, workflow_id: str) -> str:
+def paused(engine: RunningEngine, owner: Caller, workflow_id: str) -> str:
     """An execution of the owner's, with a checkpoint, that stands still: any change would show."""
     execution_id = owner.execute(workflow_id)
     owner.until_event(execution_id, "task.completed", task_id="t0")
     owner.rpc("workflow.pause", execution_id=execution_id)
+    engine.release(execution_id, "t1")
+    until(lambda: owner.status(execution_id)["task_counts"]["running"] == 0, "nothing of it runs any longer")
     owner.until_status(execution_id, "paused")
     return execution_id
 
@@ -71,7 +73,7 @@ def test_the_others_execution_is_not_there_over_json_rpc(stranger: Caller, pause
 
 def test_the_others_checkpoint_is_not_there(owner: Caller, stranger: Caller, paused: str) -> None:
     theirs = owner.status(paused)["latest_checkpoint_id"]
-    mine = stranger.execute(stranger.create(*tasks(CHAIN, input=lasting(200))))
+    mine = stranger.execute(stranger.create(*tasks(CHAIN, input=lasting(5_000))))
     stranger.rpc("workflow.pause", execution_id=mine)
     nowhere = str(uuid.uuid4())
     answer = raw_rpc(stranger, "workflow.resume", {"execution_id": mine, "checkpoint_id": theirs})

@@ -3,6 +3,9 @@
 from orchestration_agent import Task
 
 
-async def run(task: Task) -> str:
-    """As many characters as the input's `bytes` says, on the first attempt; on later ones a few."""
-    return "x" * (task.input.get("bytes", 0) if task.attempt == 1 else 1)
+async def run(task: Task) -> str | list[int]:
+    """A list of `elements`, or as many characters as `bytes` says."""
+    elements: int | None = task.input.get("elements")
+    if elements is not None:
+        return [0] * elements
+    return "x" * int(task.input.get("bytes", 1))

@@ -4,17 +4,27 @@ import asyncio
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from orchestration_agent import Task
 
 
 async def run(task: Task) -> dict[str, Any]:
-    """Takes `duration_ms`; one line in the file at the beginning and one at the end, each in one write."""
+    """Takes `duration_ms`; one line in the file at the beginning and one at the end, each in one write.
+
+    With `held`, it goes on only once the test has released it, however fast or slow the machine is.
+    """
     _write(task, "began")
     await asyncio.sleep(task.input.get("duration_ms", 0) / 1000)
+    while task.input.get("held", False) and not _released(task):  # noqa: ASYNC110 - another process decides
+        await asyncio.sleep(0.02)
     _write(task, "ended")
     return {"task": task.task_id, "results": sorted(task.results)}
+
+
+def _released(task: Task) -> bool:
+    return Path(f"{os.environ['RECORDER_FILE']}.{task.execution_id}.{task.task_id}").exists()
 
 
 def _write(task: Task, what: str) -> None:
