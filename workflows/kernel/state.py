@@ -90,6 +90,15 @@ class TaskRun:
         self.due_ms = 0
         """DELAYED: when to retry; ASSIGNED: when to send again; RUNNING: when it times out."""
 
+    def saved(self) -> tuple[Any, ...]:
+        """What `restore` takes it back to."""
+        return (self.phase, self.remaining, self.attempt, self.failures, self.losses, self.resends,
+                self.agent_id, self.assigned_at_ms, self.due_ms, self.riding)  # fmt: skip
+
+    def restore(self, saved: tuple[Any, ...]) -> None:
+        (self.phase, self.remaining, self.attempt, self.failures, self.losses, self.resends,
+         self.agent_id, self.assigned_at_ms, self.due_ms, self.riding) = saved  # fmt: skip
+
     def to_list(self) -> list[Any]:
         return [int(self.phase), self.remaining, self.attempt, self.failures, self.losses, self.resends,
                 self.agent_id, self.assigned_at_ms, self.due_ms, int(self.riding)]  # fmt: skip

@@ -124,13 +124,11 @@ class Transitions(EventTransitions, GraphTransitions):
         riding = attempt.after is not None
         if not riding:
             self._leave_ready(i)
-        undo.set(run, "phase", Phase.ASSIGNED)
-        undo.set(run, "riding", riding)
-        undo.set(run, "attempt", attempt.attempt)
-        undo.set(run, "agent_id", attempt.agent_id)
-        undo.set(run, "assigned_at_ms", self.at_ms)
-        undo.set(run, "resends", 0)
-        undo.set(run, "due_ms", NEVER_MS if riding else self.at_ms + RESEND_AFTER_MS)
+        undo.keep(run)
+        run.phase, run.riding = Phase.ASSIGNED, riding
+        run.attempt, run.agent_id = attempt.attempt, attempt.agent_id
+        run.assigned_at_ms, run.resends = self.at_ms, 0
+        run.due_ms = NEVER_MS if riding else self.at_ms + RESEND_AFTER_MS
         undo.put(state.in_flight, i, None)
         if not riding:
             agent = state.agents[attempt.agent_id]

@@ -7,7 +7,15 @@ copying the state of a large execution at every tick, and lets deciding and appl
 
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
+
+
+class Restorable(Protocol):
+    """Knows its own state."""
+
+    def saved(self) -> tuple[Any, ...]: ...
+
+    def restore(self, saved: tuple[Any, ...]) -> None: ...
 
 
 class UndoLog:
@@ -28,6 +36,10 @@ class UndoLog:
             return
         setattr(target, name, value)
         self._steps.append((setattr, target, name, old))
+
+    def keep(self, target: Restorable) -> None:
+        """Remember all of it; what follows may then be set directly."""
+        self._steps.append((target.restore, target.saved()))
 
     def put(self, mapping: dict[Any, Any], key: Any, value: Any) -> None:
         """Set a key. Undone, a new key is gone again and an old one has its old value, in its old place."""
