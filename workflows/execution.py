@@ -192,9 +192,7 @@ class ExecutionWorkflow:
         return self._floor_ms
 
     def _has_work(self) -> bool:
-        return (
-            bool(self._inbox) or self._forced or self._hosts_news or bool(self._asked) or must_evaluate(self._state)
-        )
+        return bool(self._inbox) or self._forced or self._hosts_news or bool(self._asked) or must_evaluate(self._state)
 
     async def _wait(self) -> None:
         """Until something has come or is due. One timer at most, kept while it is early enough."""
@@ -326,6 +324,8 @@ class ExecutionWorkflow:
             delta = Delta.model_validate_json(text)
             apply_delta(self._state, delta)
             self._learn(delta)
+        if not kept:
+            self._inbox.leave_out_settled(self._state)
         self._inbox.batches.extend(outcome.events)
         self._take_control(outcome.control)
         self._forced = self._forced or outcome.more or not outcome.ticks

@@ -29,6 +29,19 @@ class Inbox:
     def __bool__(self) -> bool:
         return bool(self.batches or self.bindings or self.control or self.external or self.outcomes or self.matches)
 
+    def leave_out_settled(self, state: RunState) -> None:
+        """What stored ticks took in is no news, although other ticks were decided here. Else it would be committed once
+        more, which is a step that is not in the history when a later version of the code replays it."""
+        self.batches = [
+            batch
+            for batch in self.batches
+            if batch.fence >= state.fence and not _is_consumed(state, batch.entry_id)
+        ]  # fmt: skip
+        self.external = [event for event in self.external if event.event_id not in state.remembered]
+        self.outcomes = [outcome for outcome in self.outcomes if state.index.get(outcome.task_id) in state.held]
+        if self.control is not None and self.control.request_id == state.control_seen:
+            self.control = self.rewind = None
+
     def learn(self, evaluation: Evaluation) -> None:
         """Take up what an activity found out."""
         self.outcomes_epoch = evaluation.epoch
@@ -65,10 +78,14 @@ def admit(state: RunState, batches: list[InboxBatch]) -> Admitted:
         low_key = max(low_key, entry_order(batch.low))
         if batch.entry_id in consumed:
             continue
-        if batch.entry_id in state.consumed or entry_order(batch.entry_id) < state.low:
+        if _is_consumed(state, batch.entry_id):
             repeats.append(batch.entry_id)
             continue
         consumed[batch.entry_id] = None
         events.extend(batch.events)
     new = list(consumed)
     return Admitted(events, new, new + repeats, f"{low_key[0]}-{low_key[1]}", fence)
+
+
+def _is_consumed(state: RunState, entry_id: str) -> bool:
+    return entry_id in state.consumed or entry_order(entry_id) < state.low
