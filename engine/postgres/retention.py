@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from engine.postgres.maintenance import PostgresMaintenanceStore
-from engine.postgres.pool import Database
+from engine.postgres.pool import Connection, Database
 
 
 class PostgresRetentionStore:
@@ -42,11 +42,21 @@ class PostgresRetentionStore:
     async def delete_execution(self, tenant: str, execution_id: UUID) -> None:
         async with self._database.maintenance_connection() as connection, connection.transaction():
             plan_hash = await connection.fetchval(self._queries["retention.delete_execution"], tenant, execution_id)
-            if plan_hash is None:
-                return
-            # A statement of its own after the lock: it sees who has come to refer to the plan until then.
-            if await connection.fetchval(self._queries["retention.lock_plan"], tenant, plan_hash):
-                await connection.execute(self._queries["retention.delete_unused_plan"], tenant, plan_hash)
+            if plan_hash is not None:
+                await self._delete_plan(connection, tenant, plan_hash)
+
+    async def delete_unused_plans(self, older_than_days: float, limit: int) -> int:
+        async with self._database.maintenance_connection() as connection:
+            rows = await connection.fetch(self._queries["retention.unused_plans"], older_than_days, limit)
+            for row in rows:
+                async with connection.transaction():
+                    await self._delete_plan(connection, row["tenant"], row["plan_hash"])
+        return len(rows)
+
+    async def _delete_plan(self, connection: Connection, tenant: str, plan_hash: str) -> None:
+        """When nothing refers to it. Two statements: the second sees who had come to until the first had its lock."""
+        if await connection.fetchval(self._queries["retention.lock_plan"], tenant, plan_hash):
+            await connection.execute(self._queries["retention.delete_unused_plan"], tenant, plan_hash)
 
     async def delete_gone_hosts(self, older_than_days: float, limit: int) -> int:
         return await self._delete("retention.delete_gone_hosts", older_than_days, limit)

@@ -22,6 +22,7 @@ BATCH_EXECUTIONS: Final = 50
 BATCH_ROWS: Final = 1_000
 PAUSE_SECONDS: Final = 0.2
 """Between two batches: whoever works on executions goes first."""
+UNUSED_PLAN_DAYS: Final = 1.0
 BATCHES_MAX: Final = 1_000
 """In one round, of each kind."""
 
@@ -35,6 +36,7 @@ class Retention:
         self._executions_days = settings.retention_days
         self._journal_days = min(settings.journal_retention_days, settings.retention_days)
         self._gone_host_days = settings.gone_host_retention_days
+        self._reuse_days = settings.reuse_days
         self._idempotency_days = settings.idempotency_days
         self._operation_log_days = settings.operation_log_days
 
@@ -53,8 +55,9 @@ class Retention:
         """Once through everything."""
         await self._delete_journals()
         await self._delete_executions()
+        await self._delete_rows("plans", self._store.delete_unused_plans, UNUSED_PLAN_DAYS)
         await self._delete_rows("hosts", self._store.delete_gone_hosts, self._gone_host_days)
-        await self._delete_rows("cached_results", self._store.delete_cached_results, self._executions_days)
+        await self._delete_rows("cached_results", self._store.delete_cached_results, self._reuse_days)
         await self._delete_rows("idempotency_keys", self._store.delete_idempotency_keys, self._idempotency_days)
         await self._delete_rows("operations", self._store.delete_operations, self._operation_log_days)
 

@@ -54,6 +54,14 @@ DELETE FROM workflow_executions
  WHERE tenant = $1 AND execution_id = $2
 RETURNING plan_hash
 
+-- name: unused_plans
+-- Stored for an execution that was refused then. There are few plans: one a large workflow and retry policy.
+SELECT p.tenant, p.plan_hash
+  FROM kernel_plans AS p
+ WHERE p.created_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+   AND NOT EXISTS (SELECT FROM workflow_executions AS e WHERE e.tenant = p.tenant AND e.plan_hash = p.plan_hash)
+ LIMIT $2
+
 -- name: lock_plan
 -- Whoever inserts an execution with it just now holds it, and keeps it.
 SELECT true

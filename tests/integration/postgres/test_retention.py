@@ -253,6 +253,22 @@ async def test_a_plan_is_stored_once_and_the_launch_refers_to_it(
         await store.plan(f"{first.tenant}-x", plan_hash)
 
 
+async def test_a_plan_whose_execution_never_came_to_be_is_deleted(
+    plan_large: LargePlanner, retention: PostgresRetentionStore, superuser: Superuser
+) -> None:
+    used = await plan_large()
+    await superuser.execute(
+        "INSERT INTO kernel_plans (tenant, plan_hash, plan) VALUES ($1, 'new', ''), ($1, 'old', '')", used.tenant
+    )
+    await superuser.execute(
+        "UPDATE kernel_plans SET created_at = now() - interval '2 days' WHERE tenant = $1 AND plan_hash <> 'new'",
+        used.tenant,
+    )
+    assert await retention.delete_unused_plans(1, ALL) == 1
+    left = await superuser.fetch("SELECT plan_hash FROM kernel_plans WHERE tenant = $1", used.tenant)
+    assert {row[0] for row in left} == {"new", PLANS.identity(used.launch.plan).plan_hash}
+
+
 async def test_only_hosts_gone_for_long_are_deleted(
     hosts: PostgresHostStore, retention: PostgresRetentionStore, tenant: str
 ) -> None:

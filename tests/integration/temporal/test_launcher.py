@@ -1,5 +1,6 @@
 """Launching and signalling on a real Temporal server, with nobody to carry the workflows out."""
 
+import secrets
 from datetime import timedelta
 from uuid import UUID, uuid4
 
@@ -11,7 +12,7 @@ from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput, KernelPlan, KernelRole, KernelTask
 from engine.embedded.temporal import TemporalServer
-from engine.errors import NotFoundError, UnavailableError, UnsupportedPatternError
+from engine.errors import LaunchRefusedError, NotFoundError, UnavailableError, UnsupportedPatternError
 from engine.settings import Settings
 from engine.temporal import launcher as launcher_module
 from engine.temporal.connection import connect
@@ -116,6 +117,17 @@ async def test_tenants_with_the_same_execution_id_are_apart(client: Client, sett
 async def test_a_pattern_that_nothing_carries_out_is_refused(client: Client, settings: Settings, tenant: str) -> None:
     with pytest.raises(UnsupportedPatternError, match="swarm"):
         await TemporalLauncher(client, settings).launch(launch_of(tenant, uuid4(), pattern="swarm"))
+
+
+async def test_what_temporal_will_never_take_is_refused_for_good(
+    client: Client, settings: Settings, tenant: str
+) -> None:
+    """Its limit of a payload is two megabytes, and this one does not compress."""
+    noise = secrets.token_hex(3 * 1024 * 1024)
+    launch = launch_of(tenant, uuid4()).model_copy(update={"pattern_config": {"noise": noise}})
+    with pytest.raises(LaunchRefusedError, match="limit") as caught:
+        await TemporalLauncher(client, settings).launch(launch)
+    assert not caught.value.transient
 
 
 async def test_a_server_that_does_not_answer_in_time_is_unavailable(

@@ -12,7 +12,7 @@ import pytest
 from engine.concurrency import end_all
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput, KernelPlan
-from engine.errors import NotFoundError, UnavailableError, UnsupportedPatternError
+from engine.errors import LaunchRefusedError, NotFoundError, UnavailableError, UnsupportedPatternError
 from engine.ports import ExecutionStore, MaintenanceStore, OpenExecution
 from engine.recovery import reconciler
 from engine.recovery.reconciler import Reconciler
@@ -115,6 +115,26 @@ async def test_a_launch_that_can_never_be_ends_its_execution_and_stops_no_other(
     unsupported = desk.row("unlaunched", tick=0, launch=document())
     await desk.reconciler.finish_launches()
     assert desk.executions.closed == [(unsupported, ExecutionStatus.FAILED, "UNSUPPORTED_PATTERN")]
+
+
+async def test_a_launch_that_temporal_refuses_for_good_ends_its_execution_with_the_reason() -> None:
+    desk = Desk()
+    desk.launcher.failure = LaunchRefusedError("Temporal does not take this execution: too large")
+    refused = desk.row("unlaunched", tick=0, launch=document())
+    await desk.reconciler.finish_launches()
+    assert desk.executions.closed == [(refused, ExecutionStatus.FAILED, "LAUNCH_REFUSED")]
+
+
+async def test_a_plan_that_stands_elsewhere_is_fetched_for_the_launch() -> None:
+    desk = Desk()
+    listed = {**document("mine"), "plan": {"reference": "abc"}}
+    execution_id = desk.row("unlaunched", tick=0, launch=listed)
+    desk.maintenance.documents[execution_id] = document("mine")
+    gone = desk.row("unlaunched", tick=0, launch=listed)
+    desk.maintenance.documents[gone] = listed
+    await desk.reconciler.finish_launches()
+    assert [launch.execution_id for launch in desk.launcher.launched] == ["mine"]
+    assert desk.executions.closed == [(gone, ExecutionStatus.FAILED, "LAUNCH_IMPOSSIBLE")]
 
 
 async def test_a_launch_that_may_succeed_later_is_tried_again() -> None:

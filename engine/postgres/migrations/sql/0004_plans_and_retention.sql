@@ -39,7 +39,7 @@ CREATE INDEX idx_operation_age ON operation_log (recorded_at);
 CREATE INDEX idx_cached_result_age ON result_cache (created_at);
 
 -- Only the maintenance role deletes, and it may read no more than that and relaunching take.
-GRANT SELECT (tenant, plan_hash, plan), UPDATE (created_at), DELETE ON kernel_plans TO orchestrator_maintenance;
+GRANT SELECT (tenant, plan_hash, plan, created_at), UPDATE (created_at), DELETE ON kernel_plans TO orchestrator_maintenance;
 GRANT UPDATE (journal_deleted_at), DELETE ON workflow_executions TO orchestrator_maintenance;
 GRANT SELECT (tenant, execution_id), DELETE ON
     tick_journal, execution_events, workflow_checkpoints, execution_control, payloads
