@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from engine.embedded.valkey import ValkeyServer
-from orchestration_agent import Task, TaskFailed, host, synthetic
+from orchestration_agent import Task, TaskFailed, host, lanes, synthetic
 from tests.integration.agents.conversation import Conversation, running_host
 
 
@@ -70,6 +70,18 @@ async def test_a_burst_of_fast_tasks_goes_out_in_few_entries_without_separate_st
         await talk.until(lambda: len(talk.seen("completed")) == 2_000)
     assert talk.entries < 100
     assert len(talk.seen("started")) < 200  # none but for a pause of the machine
+
+
+async def test_what_ends_in_one_turn_is_one_entry_however_few_slots_there_are(
+    valkey_server: ValkeyServer, talk: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "TURN_SECONDS", 60.0)
+    names = [f"t{n}" for n in range(48)]
+    async with running_host(valkey_server.url, talk.tenant, synthetic.run, slots=2) as agent:
+        assign = [talk.assignment(name, agent_id=f"worker-{n % 3}") for n, name in enumerate(names)]
+        await talk.tell(agent.host_id, assign=assign)
+        await talk.ended(*names)
+    assert talk.entries == 1
 
 
 async def test_a_slow_task_reports_its_start_and_its_progress(valkey_server: ValkeyServer, talk: Conversation) -> None:
