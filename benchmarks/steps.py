@@ -138,7 +138,7 @@ def large_random_run(session: Session) -> list[Row]:
             target=session.target(EVENTS_TARGET),
             unit="events",
             details={"runs": fmean(run.history_runs for run in sides.ours)},
-            details_of="continued as new",
+            details_of="how many there were",
         ),
         Row(
             f"{name}: memory of a worker",
