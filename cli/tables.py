@@ -81,6 +81,13 @@ def status_view(view: dict[str, Any]) -> RenderableType:
     facts.add_row("status", state_text(view["status"]))
     if view.get("current_phase"):
         facts.add_row("phase", plain(view["current_phase"]))
+    if view.get("queue"):
+        place = view["queue"]
+        facts.add_row("queue", plain(f"{place['priority']} priority, {place['ahead']} of your own before it"))
+    fewer = [f"{role} {a['allotted']} of {a['wanted']}" for role, a in (view.get("allotment") or {}).items()
+             if a["allotted"] < a["wanted"]]  # fmt: skip
+    if fewer:
+        facts.add_row("fewer agents", plain(", ".join(fewer)))
     facts.add_row("tasks", plain(", ".join(f"{count} {state}" for state, count in counts.items() if count)))
     facts.add_row("runtime", plain(f"{metrics['total_runtime_seconds']} s"))
     facts.add_row("overhead", plain(f"{metrics['coordination_overhead']:.1f} %"))

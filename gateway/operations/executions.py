@@ -179,8 +179,8 @@ class ExecutionOperations:
         exceeded = demand.exceeding(self._capacity.ceiling)
         if exceeded:
             raise ResourcesUnsatisfiableError(
-                "the execution's agents take more than this engine ever runs at once; allow fewer with "
-                "execution_options.resource_constraints, or ask for fewer or smaller agents in the definition",
+                f"the execution's agents take more than this engine ever runs at once ({'; '.join(exceeded)}); allow "
+                "fewer with execution_options.resource_constraints, or ask for fewer or smaller ones in the definition",
                 exceeded=list(exceeded),
             )
 
@@ -224,7 +224,8 @@ def _allotted(options: ExecutionOptions, runnable: Runnable) -> dict[str, int]:
     exceeded = least_demand(runnable.needs).exceeding(ceiling)
     if exceeded:
         raise AllocationFailedError(
-            "the resource constraints do not allow one agent of each role; raise those that are exceeded",
+            "the resource constraints do not allow one agent of each role: these alone are "
+            f"{'; '.join(exceeded)}; raise the constraints, or ask for fewer roles or smaller agents",
             exceeded=list(exceeded),
             roles=len(runnable.needs),
         )

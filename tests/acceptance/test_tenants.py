@@ -145,7 +145,10 @@ def test_nothing_of_the_others_is_listed_or_counted(engine: RunningEngine, pause
     assert newcomer.rest("GET", "/workflows").json() == {"items": [], "next_page_token": None}
     assert newcomer.rest("GET", "/executions").json() == {"items": [], "next_page_token": None}
     assert newcomer.rest("GET", "/agents").json() == {"items": [], "next_page_token": None}
-    assert newcomer.rest("GET", "/capacity").json() == nobody.rest("GET", "/capacity").json()
+    own = [caller.rest("GET", "/capacity").json() for caller in (newcomer, nobody)]
+    assert own[0]["tenant"]["in_use"] == own[1]["tenant"]["in_use"]
+    assert own[0]["tenant"]["in_use"]["executions"] == 0
+    assert set(own[0]["executions"].values()) == {0}
     assert paused not in newcomer.rest("GET", "/audit").text
 
 

@@ -37,6 +37,8 @@ class FakeEngine:
         }
         self.statuses: list[dict[str, Any]] = []
         self.pages: dict[str, list[dict[str, Any]]] = {}
+        self.documents: dict[str, dict[str, Any]] = {}
+        """REST answers that are no listings, by path."""
         self.messages: list[dict[str, Any]] = []
         self.sockets_opened = 0
 
@@ -72,6 +74,8 @@ class FakeEngine:
         return JSONResponse(answer)
 
     async def _page(self, request: Request) -> Response:
+        if request.url.path in self.documents:
+            return JSONResponse(self.documents[request.url.path])
         pages = self.pages.get(request.url.path)
         if pages is None:
             problem = {"type": "about:blank", "title": "Not Found", "status": 404, "detail": "there is no such thing"}
