@@ -21,7 +21,7 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
     for index, planned in enumerate(plan.tasks):
         task = by_id[planned.id]
         tasks.append(
-            KernelTask(
+            KernelTask.trusted(
                 id=planned.id,
                 role=planned.role,
                 deps=planned.depends_on,
