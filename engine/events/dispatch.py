@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
+import orjson
 from redis.exceptions import RedisError
 
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Attempt, Delta, Done, Failed, TickProposal
+from engine.contracts.limits import RESULT_INLINE_BYTES_MAX
 from engine.errors import UnavailableError
 from engine.events import keys, wire
+from engine.events.bodies import GrownBodies
 from engine.events.functions import Functions
 from engine.ports import Committed, DispatchStore, StoredBody
 
@@ -73,9 +76,10 @@ class _Memory:
 class Dispatcher:
     """Writes ticks to the streams. A tick that was written before is not written again."""
 
-    def __init__(self, functions: Functions, store: DispatchStore) -> None:
+    def __init__(self, functions: Functions, store: DispatchStore, grown: GrownBodies | None = None) -> None:
         self._functions = functions
         self._store = store
+        self._grown = grown
         self._memory = _Memory()
 
     async def write(self, proposal: TickProposal, committed: Committed) -> None:
@@ -135,7 +139,14 @@ class Dispatcher:
         if by_host:
             body, tasks = await self._body(proposal)
             attempts = [a for items in by_host.values() for a in items]
+            if proposal.growth and self._grown is not None:
+                names = [attempt.task_id for attempt in attempts]
+                tasks = await self._grown.of(proposal.tenant, proposal.execution_id, tasks, names)
+            # Stored ticks of before a resumption may name tasks that are no more.
+            attempts = [attempt for attempt in attempts if attempt.task_id in tasks]
             results = await self._results(proposal, epoch, tasks, attempts)
+            elements = proposal.growth and any("element" in tasks[attempt.task_id] for attempt in attempts)
+            small = _small(results) if elements else results
         for host_id in sorted({*notices, *by_host}):
             document = {**head, **notices.get(host_id, {})}
             attempts = by_host.get(host_id, [])
@@ -144,8 +155,9 @@ class Dispatcher:
             for first in range(0, len(attempts), ENTRY_ASSIGNMENTS_MAX):
                 document["input"] = body.input_data
                 document["assign"] = [
-                    _assignment(tasks[attempt.task_id], attempt, epoch, results)
+                    _assignment(task, attempt, epoch, small if "element" in task else results)
                     for attempt in attempts[first : first + ENTRY_ASSIGNMENTS_MAX]
+                    if (task := tasks.get(attempt.task_id)) is not None
                 ]
                 entries.append((host_id, wire.encode_host_entry(document)))
                 document = dict(head)
@@ -182,6 +194,11 @@ def _first_epoch(proposal: TickProposal, ticks: Sequence[Delta]) -> int:
         if delta.rewind is not None:
             return delta.rewind.epoch - 1
     return proposal.epoch if proposal.delta.rewind is None else proposal.delta.rewind.epoch - 1
+
+
+def _small(results: dict[str, Any]) -> dict[str, Any]:
+    """What each of thousands of elements may be given."""
+    return {name: value for name, value in results.items() if len(orjson.dumps(value)) <= RESULT_INLINE_BYTES_MAX}
 
 
 def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,12 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from engine.contracts.events import AgentEvent, AgentEventType, TaskError
-from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, RESULT_BYTES_MAX
+from engine.contracts.limits import (
+    ERROR_MESSAGE_LENGTH_MAX,
+    RESULT_BYTES_MAX,
+    SIGNAL_BYTES_MAX,
+    SPAWN_BYTES_MAX,
+)
 
 PROGRESS = "agent.task_progress"
 EVENTS_PER_ENTRY_MAX = 2_000
@@ -60,6 +65,7 @@ class WireEvent(BaseModel):
     attempt: int = Field(0, ge=0, le=_INT32_MAX)
     started_at_ms: Milliseconds | None = None
     result: Any = None
+    spawn: Any = None
     error: _Error | None = None
     progress: float | None = Field(None, ge=0, le=1)
     host_id: str = Field("", max_length=255)
@@ -79,8 +85,14 @@ class WireEvent(BaseModel):
             started_at_ms=self.started_at_ms,
             result=self.result,
             error=error,
+            spawn=tuple(self.spawn) if self.spawn else None,
             host_id=self.host_id,
         )
+
+    def fail(self, code: str, message: str, *, retryable: bool = False) -> None:
+        """The report cannot be taken as it is: its attempt fails."""
+        self.type, self.result, self.spawn = AgentEventType.TASK_FAILED, None, None
+        self.error = _Error(code=code, message=message, retryable=retryable)
 
 
 class Report(BaseModel):
@@ -103,7 +115,7 @@ def decode_report(fields: dict[bytes, bytes]) -> Report:
         if b"b" in fields:
             return Report.model_construct(
                 execution_id=_execution_id(fields.get(b"x")),
-                events=_shallow(_EVENTS.validate_python(_document(fields[b"b"], "b")), fields[b"b"]),
+                events=_checked(_EVENTS.validate_python(_document(fields[b"b"], "b")), fields[b"b"]),
             )
         return _decode_single(fields)
     except ValidationError as error:
@@ -120,15 +132,38 @@ def _document(raw: bytes, name: str) -> Any:
         raise WireError(f"{name} is not JSON: {error}") from error
 
 
-def _shallow(events: list[WireEvent], raw: bytes) -> list[WireEvent]:
-    """Results that are too deep are refused; the reports beside them are not."""
+def _checked(events: list[WireEvent], raw: bytes) -> list[WireEvent]:
+    """Results that are too deep, and added tasks that cannot be taken, are refused; the reports beside them are not."""
     if raw.count(b"[") + raw.count(b"{") > NESTING_MAX:
         for event in events:
             if _deeper(event.result, NESTING_MAX):
-                event.type, event.result = AgentEventType.TASK_FAILED, None
-                message = f"the result is nested more than {NESTING_MAX} deep"
-                event.error = _Error(code="RESULT_TOO_DEEP", message=message, retryable=False)
+                event.fail("RESULT_TOO_DEEP", f"the result is nested more than {NESTING_MAX} deep")
+    if b'"spawn"' in raw:
+        _check_spawns(events)
     return events
+
+
+def _check_spawns(events: list[WireEvent]) -> None:
+    """They travel in the signal: each is limited, and all of an entry together."""
+    room = SIGNAL_BYTES_MAX
+    for event in events:
+        if event.spawn is None:
+            continue
+        if event.type is not AgentEventType.TASK_COMPLETED:
+            event.spawn = None
+            continue
+        if not isinstance(event.spawn, list) or not all(isinstance(task, dict) for task in event.spawn):
+            event.fail("SPAWN_REFUSED", "spawn is not a list of tasks")
+            continue
+        size_bytes = len(orjson.dumps(event.spawn))
+        if size_bytes > SPAWN_BYTES_MAX:
+            event.fail("SPAWN_REFUSED", f"spawn has {size_bytes} bytes as JSON, at most {SPAWN_BYTES_MAX} are taken")
+        elif _deeper(event.spawn, NESTING_MAX):
+            event.fail("SPAWN_REFUSED", f"spawn is nested more than {NESTING_MAX} deep")
+        elif size_bytes > room:
+            event.fail("SPAWN_REFUSED", "too many added tasks in one entry: report them in several", retryable=True)
+        else:
+            room -= size_bytes
 
 
 def _deeper(document: Any, levels: int) -> bool:
@@ -159,7 +194,7 @@ def _decode_single(fields: dict[bytes, bytes]) -> Report:
     }
     return Report.model_construct(
         execution_id=_execution_id(fields.get(b"execution_id")),
-        events=_shallow([_EVENT.validate_python(document)], fields.get(b"payload", b"")),
+        events=_checked([_EVENT.validate_python(document)], fields.get(b"payload", b"")),
     )
 
 

@@ -21,6 +21,9 @@ THREAD_ABOVE_BYTES: Final = 64 * 1024
 """Above this, compression takes so long (about a millisecond) that it must not hold up the event loop."""
 ZLIB_LEVEL: Final = 1
 
+GATHERED_BYTES_MAX: Final = 2 * RESULT_BYTES_MAX
+"""Large results of a `for_each` task's elements, together and compressed, that are read as one list."""
+
 
 class PostgresDispatchStore:
     """Implements `engine.ports.DispatchStore`."""
@@ -47,7 +50,14 @@ class PostgresDispatchStore:
         if len(task_ids) > TASKS_MAX:
             raise InvalidParametersError(f"at most {TASKS_MAX} tasks at once")
         rows = await self._completed(tenant, execution_id, task_ids)
-        return {row["task_id"]: await _resolved(row) for row in rows}
+        found: dict[str, Any] = {}
+        for row in rows:
+            try:
+                found[row["task_id"]] = await self._result(tenant, execution_id, row)
+            except TooLargeError as error:
+                # Those who wait for it go on; what they get says why it is not there.
+                found[row["task_id"]] = {"error": {"code": "RESULTS_TOO_LARGE", "message": error.message}}
+        return found
 
     async def result(self, tenant: str, execution_id: UUID, task_id: str) -> TaskResultView:
         rows = await self._completed(tenant, execution_id, [task_id])
@@ -55,8 +65,25 @@ class PostgresDispatchStore:
             raise NotFoundError("no such task, or it has no result")
         (row,) = rows
         return TaskResultView(
-            task_id=row["task_id"], state=row["state"], attempt=row["attempt"], result=await _resolved(row)
+            task_id=row["task_id"],
+            state=row["state"],
+            attempt=row["attempt"],
+            result=await self._result(tenant, execution_id, row),
         )
+
+    async def _result(self, tenant: str, execution_id: UUID, row: asyncpg.Record) -> Any:
+        """A `for_each` task's result is the list of its elements' results; it is not stored a second time."""
+        if row["elements"] is None:
+            return await _resolved(row)
+        names = [f"{row['task_id']}[{n}]" for n in range(row["elements"])]
+        found = {element["task_id"]: element for element in await self._completed(tenant, execution_id, names)}
+        size_bytes = sum(len(element["body"] or b"") for element in found.values())
+        if size_bytes > GATHERED_BYTES_MAX:
+            raise TooLargeError(
+                f"the results of {len(names)} elements have {size_bytes} bytes, compressed; ask for them one by one",
+                bytes_max=GATHERED_BYTES_MAX,
+            )
+        return [await _resolved(found[name]) if name in found else None for name in names]
 
     async def _completed(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Sequence[asyncpg.Record]:
         async with self._database.tenant_connection(tenant) as connection:
@@ -85,7 +112,7 @@ class PostgresDispatchStore:
             row = await connection.fetchrow(self._queries["dispatch.payload"], tenant, execution_id, reference)
         if row is None:
             raise NotFoundError("no such payload")
-        return await _decompressed(row["encoding"], row["body"])
+        return await decompressed(row["encoding"], row["body"])
 
 
 async def _resolved(row: asyncpg.Record) -> Any:
@@ -93,7 +120,7 @@ async def _resolved(row: asyncpg.Record) -> Any:
         return row["result"]
     if row["body"] is None:
         raise NotFoundError(f"the result of task {row['task_id']} refers to no payload")
-    return orjson.loads(await _decompressed(row["encoding"], row["body"]))
+    return orjson.loads(await decompressed(row["encoding"], row["body"]))
 
 
 async def _compressed(payload: bytes) -> tuple[str, bytes]:
@@ -104,7 +131,7 @@ async def _compressed(payload: bytes) -> tuple[str, bytes]:
     return "zlib", await asyncio.to_thread(zlib.compress, payload, ZLIB_LEVEL)
 
 
-async def _decompressed(encoding: str, body: bytes) -> bytes:
+async def decompressed(encoding: str, body: bytes) -> bytes:
     if encoding == "identity":
         return body
     if len(body) <= THREAD_ABOVE_BYTES:

@@ -11,8 +11,9 @@ from engine.contracts.kernel import Control, Delta, TickProposal, delta_text
 from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
 from engine.ports import Committed
 from engine.postgres.documents import raw_document, reported_document, storable_text
+from engine.postgres.growth import changes_graph, growth_arguments
 from engine.postgres.literals import documents, numbers, plain, texts
-from engine.postgres.pool import Database, check_tenant
+from engine.postgres.pool import Connection, Database, check_tenant
 from engine.postgres.readmodel import TaskChange, changes_nothing, checkpoint_documents, task_changes
 
 ANSWER_TICKS_MAX: Final = 200
@@ -36,8 +37,21 @@ class PostgresJournal:
         text = proposal.delta_text or delta_text(proposal.delta)
         arguments = _commit_arguments(proposal, text)
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
+            if changes_graph(proposal):
+                row = await self._commit_with_graph(connection, proposal, arguments)
+            else:
+                row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
         return _committed(proposal, text, row)
+
+    async def _commit_with_graph(
+        self, connection: Connection, proposal: TickProposal, arguments: list[Any]
+    ) -> asyncpg.Record | None:
+        """Few ticks change the graph: they need a transaction of two statements."""
+        async with connection.transaction():
+            row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
+            if row is not None and row["outcome"] == "own":
+                await connection.execute(self._database.queries["journal.write_growth"], *growth_arguments(proposal))
+        return row
 
     async def load_stream_writes(self, tenant: str, execution_id: UUID, ticks: Sequence[int]) -> Sequence[Delta]:
         """The stored deltas of these ticks, in order; ticks that are not stored are left out."""

@@ -70,6 +70,17 @@ def task_changes(proposal: TickProposal) -> list[TaskChange]:
         fold.begin(returned.task_id, TaskState.PENDING, returned.attempt)
     for task_id in delta.retried:
         fold.keep(task_id, TaskState.PENDING)
+    for expanded in delta.expanded:
+        fold.keep(expanded.task_id, TaskState.RUNNING).started_ms = delta.at_ms
+    reused = {result.task_id: result for result in proposal.results} if delta.reused else {}
+    for task_id in delta.reused:
+        change = fold.keep(task_id, TaskState.COMPLETED)
+        change.completed_ms = delta.at_ms
+        _give_result(change, reused.get(task_id))
+    for task_id in delta.gathered:
+        fold.keep(task_id, TaskState.COMPLETED).completed_ms = delta.at_ms
+    for task_id in delta.passed:
+        fold.keep(task_id, TaskState.SKIPPED).completed_ms = delta.at_ms
     for task_id in delta.skipped:
         fold.keep(task_id, TaskState.SKIPPED).completed_ms = delta.at_ms
     for task_id in delta.cancelled:
@@ -89,9 +100,11 @@ def _fold_done(fold: _Fold, delta: Delta, results: Mapping[tuple[str, int], Task
         change.attempt, change.agent_id = done.attempt, done.agent_id
         change.started_ms, change.completed_ms = done.started_at_ms, done.at_ms
         change.error = None
-        result = results.get((done.task_id, done.attempt))
-        if result is None:
-            continue
+        _give_result(change, results.get((done.task_id, done.attempt)))
+
+
+def _give_result(change: TaskChange, result: TaskResult | None) -> None:
+    if result is not None:
         change.result_ref = result.result_ref
         if result.result_ref is None:
             change.result = raw_document(result.result)
@@ -102,7 +115,7 @@ def _fold_failed(fold: _Fold, failed: Failed) -> None:
         change = fold.begin(failed.task_id, TaskState.PENDING, failed.attempt)
     else:
         change = fold.keep(failed.task_id, TaskState.FAILED)
-        change.attempt, change.agent_id, change.completed_ms = failed.attempt, failed.agent_id, failed.at_ms
+        change.attempt, change.agent_id, change.completed_ms = failed.attempt, failed.agent_id or None, failed.at_ms
     error = TaskError(code=failed.code, message=failed.message, retryable=failed.retry_at_ms is not None)
     change.error = raw_document({**error.model_dump(), "attempt": failed.attempt, "agent_id": failed.agent_id})
 

@@ -6,8 +6,14 @@ SELECT e.execution_id, e.workflow_id, e.input_data, d.definition, e.trace_id
  WHERE e.tenant = $1 AND e.execution_id = $2
 
 -- name: results
-SELECT t.task_id, t.state, t.attempt, t.result, t.result_ref, p.encoding, p.body
+-- `elements`: it stands for so many, whose results make its own.
+SELECT t.task_id, t.state, t.attempt, t.result, t.result_ref, p.encoding, p.body, g.size AS elements
   FROM execution_tasks AS t
+  LEFT JOIN LATERAL (
+       SELECT x.size
+         FROM execution_groups AS x
+        WHERE x.tenant = $1 AND x.execution_id = $2 AND x.task_id = t.task_id
+        LIMIT 1) AS g ON true
   LEFT JOIN LATERAL (
        SELECT x.encoding, x.body
          FROM payloads AS x

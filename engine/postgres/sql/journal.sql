@@ -13,3 +13,6 @@ SELECT tick, delta
   FROM tick_journal
  WHERE tenant = $1 AND execution_id = $2 AND tick = ANY ($3::bigint[])
  ORDER BY tick
+
+-- name: write_growth
+SELECT write_growth($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
