@@ -2,10 +2,11 @@
 
 import asyncio
 import dataclasses
+from functools import cache
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter, ToJsonOptions
-from temporalio.converter import DataConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter, EncodingPayloadConverter
 
 from engine.errors import UnavailableError
 from engine.plans import PlanLoader
@@ -18,13 +19,22 @@ from engine.temporal.handover import HandedPayloadConverter
 CONNECT_TIMEOUT_SECONDS = 15.0
 
 
-class SparsePayloadConverter(PydanticPayloadConverter):
-    """Writes only the fields that were set: defaults would make up most of a large plan."""
+class SparsePayloadConverter(CompositePayloadConverter):
+    """Writes only the fields that were set: defaults would make up most of a large plan.
+
+    The SDK makes one for every activation of a workflow; the converters in it keep no state and are made once.
+    """
 
     def __init__(self) -> None:
-        super().__init__(ToJsonOptions(exclude_unset=True))
-        handed, json = HandedPayloadConverter(), ClaimCheckConverter(ToJsonOptions(exclude_unset=True))
-        self.converters = {handed.encoding.encode(): handed, **self.converters, json.encoding.encode(): json}
+        self.converters = _converters()
+
+
+@cache
+def _converters() -> dict[bytes, EncodingPayloadConverter]:
+    options = ToJsonOptions(exclude_unset=True)
+    handed, json = HandedPayloadConverter(), ClaimCheckConverter(options)
+    usual = PydanticPayloadConverter(options).converters
+    return {handed.encoding.encode(): handed, **usual, json.encoding.encode(): json}
 
 
 DATA_CONVERTER = dataclasses.replace(
