@@ -77,6 +77,8 @@ class Bridge:
         self._senders: set[asyncio.Task[None]] = set()
         self._recovered: dict[tuple[str, int], int] = {}
         """(tenant, partition) -> fence under which its pending entries were taken over."""
+        self._parked: dict[tuple[str, str], int] = {}
+        """(tenant, execution) -> partition, of those that hold too much: what else comes for them stays in Redis."""
         self._tenants: list[str] = []
         self._tenants_at = 0.0
         self._strays_at = 0.0
@@ -153,8 +155,9 @@ class Bridge:
         for partition, fence in sorted(self._leases.fences.items()):
             for tenant in self._tenants:
                 if self._recovered.get((tenant, partition)) != fence:
-                    await self._take_over(tenant, partition)
+                    # Noted first: while it goes on, a parked execution may ask for another round.
                     self._recovered[(tenant, partition)] = fence
+                    await self._take_over(tenant, partition)
                 streams[keys.partition_stream(tenant, partition)] = (tenant, partition)
         return streams
 
@@ -169,7 +172,9 @@ class Bridge:
                 log.warning("bridge.strays_requeued", tenant=tenant, partition=partition, entries=moved)
 
     async def _take_over(self, tenant: str, partition: int) -> None:
-        """Read what earlier owners read and no tick consumed, before anything new."""
+        """Read what earlier owners read and no tick consumed, before anything new; and what was parked, which must not
+        be overtaken."""
+        self._parked = {key: home for key, home in self._parked.items() if (key[0], home) != (tenant, partition)}
         stream = keys.partition_stream(tenant, partition)
         try:
             await self._redis.xgroup_create(stream, keys.GROUP, id="0", mkstream=True)
@@ -198,10 +203,11 @@ class Bridge:
             if home != partition:
                 # Its ticks would acknowledge it in their own partition, where another entry may have the same id.
                 raise wire.WireError(f"execution_id belongs into partition {home}: write to the assignment's reply_to")
-            if (tenant, report.execution_id) in self._deliveries:
-                deliveries = self._deliveries[tenant, report.execution_id]
-                if entry_id in deliveries.held:
-                    return
+            deliveries = self._deliveries.get((tenant, report.execution_id))
+            if deliveries is not None and entry_id in deliveries.held:
+                return
+            if self._is_parked(tenant, report.execution_id, deliveries):
+                return
             events = await self._events(tenant, report, size_bytes)
             batch = InboxBatch.trusted(
                 entry_id=entry_id,
@@ -221,6 +227,17 @@ class Bridge:
             self._hold(tenant, report.execution_id, batch, size_bytes)
         else:
             await self._acknowledge(tenant, partition, entry_id)
+
+    def _is_parked(self, tenant: str, execution_id: str, deliveries: Deliveries | None) -> bool:
+        """One execution may hold half of what the others leave, so that one which is stuck keeps nobody waiting."""
+        key = (tenant, execution_id)
+        if key in self._parked:
+            return True
+        if deliveries is None or not deliveries.memory_bytes > (HELD_BYTES_MAX - self._held_bytes) / 2 > 0:
+            return False
+        self._parked[key] = deliveries.partition
+        log.warning("bridge.parked", tenant=tenant, execution_id=execution_id, bytes=deliveries.memory_bytes)
+        return True
 
     async def _events(self, tenant: str, report: wire.Report, entry_bytes: int) -> list[AgentEvent]:
         """What the workflow is to hear. All that is inline fits into one signal."""
@@ -352,11 +369,12 @@ class Bridge:
             log.warning("bridge.redis_unavailable", error=str(error))
 
     def _cover(self, deliveries: Deliveries, entry_ids: list[str]) -> None:
-        for entry_id in entry_ids:
-            held = deliveries.held.get(entry_id)
-            if held is not None:
-                self._held_bytes -= held.memory_bytes
+        before_bytes = deliveries.memory_bytes
         deliveries.covered(entry_ids)
+        self._held_bytes -= before_bytes - deliveries.memory_bytes
+        room_bytes = max(HELD_BYTES_MAX - self._held_bytes, 0)
+        if (deliveries.tenant, deliveries.execution_id) in self._parked and deliveries.memory_bytes <= room_bytes / 4:
+            self._recovered.pop((deliveries.tenant, deliveries.partition), None)
         self._forget_when_empty(deliveries)
 
     def _forget_when_empty(self, deliveries: Deliveries) -> None:

@@ -54,6 +54,8 @@ class Deliveries:
     execution_id: str
     partition: int
     held: dict[str, Held] = field(default_factory=dict)
+    memory_bytes: int = 0
+    """What all that is held costs."""
     sending: bool = False
     signals: int = 0
     retry_at: float = 0.0
@@ -68,13 +70,16 @@ class Deliveries:
         entry_id = held.batch.entry_id
         in_order = not self.held or entry_order(next(reversed(self.held))) < entry_order(entry_id)
         self.held[entry_id] = held
+        self.memory_bytes += held.memory_bytes
         if not in_order:
             self.held = dict(sorted(self.held.items(), key=lambda item: entry_order(item[0])))
         return True
 
     def covered(self, entry_ids: list[str]) -> None:
         for entry_id in entry_ids:
-            self.held.pop(entry_id, None)
+            held = self.held.pop(entry_id, None)
+            if held is not None:
+                self.memory_bytes -= held.memory_bytes
         self.full_until = 0.0
 
     @property

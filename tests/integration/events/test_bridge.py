@@ -421,6 +421,7 @@ async def test_a_full_memory_stops_reading_until_something_is_consumed(
 
 
 async def test_ten_thousand_entries_that_nobody_covers_stay_within_the_credit(crossing: Crossing) -> None:
+    began_at = time.monotonic()
     bridge = crossing.start()
     execution_id = crossing.execution()
     for _ in range(20):
@@ -432,7 +433,6 @@ async def test_ten_thousand_entries_that_nobody_covers_stay_within_the_credit(cr
                 }
                 pipe.xadd(crossing.stream(), fields)
             await pipe.execute()
-    began_at = time.monotonic()
     await until(lambda: len(_held(bridge, crossing.tenant, execution_id)) == 10_000, 60.0)
     within_five_seconds = time.monotonic() - began_at < 4.0
     signals = len(crossing.launcher.signals)
@@ -442,6 +442,37 @@ async def test_ten_thousand_entries_that_nobody_covers_stay_within_the_credit(cr
         assert sum(len(batch.model_dump_json()) for batch in batches) <= 2 * SIGNALS_UNCOVERED_BYTES_MAX
         assert len(batches) < 10_000
     assert [b.entry_id for b in batches[:2]] == list(_held(bridge, crossing.tenant, execution_id))[:2]
+
+
+async def test_an_execution_that_is_stuck_keeps_no_other_waiting_and_gets_all_of_its_own_in_order(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_module, "HELD_BYTES_MAX", 60 * 1024)
+    stuck, other = crossing.execution(), crossing.execution()
+    sent = [await crossing.report(stuck, completed(f"t{n}")) for n in range(150)]
+    bridge = crossing.start()
+    await until(lambda: (crossing.tenant, stuck) in bridge._parked)
+    entry_id = await crossing.report(other, completed())
+    await until(lambda: crossing.launcher.entry_ids(other) == [entry_id])
+    held = _held(bridge, crossing.tenant, stuck)
+    assert list(held) == sent[: len(held)]
+    assert 0 < len(held) < 20
+
+    seen: list[str] = []
+
+    def news() -> set[str]:
+        return set(crossing.launcher.entry_ids(stuck)) - set(seen)
+
+    while len(seen) < len(sent):
+        await until(news)
+        batches = [batch for batch in crossing.launcher.batches(stuck) if batch.entry_id not in seen]
+        new = list(dict.fromkeys(batch.entry_id for batch in batches))
+        assert new == sent[len(seen) : len(seen) + len(new)]
+        assert all(sent.index(batch.low) <= len(seen) for batch in batches), "below `low` all is consumed"
+        seen += new
+        await crossing.consume(bridge, stuck, *new)
+    await eventually(lambda: _is(crossing.pending(), 1))
+    assert bridge._held_bytes == bridge._deliveries[crossing.tenant, other].memory_bytes
 
 
 def _held(bridge: bridge_module.Bridge, tenant: str, execution_id: str) -> dict[str, Any]:
