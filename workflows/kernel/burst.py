@@ -11,7 +11,7 @@ While a burst runs it alone changes the state; the workflow waits for its answer
 from collections.abc import Sequence
 
 from engine.contracts.events import AgentEventType, InboxBatch
-from engine.contracts.kernel import Delta, TickProposal, delta_text
+from engine.contracts.kernel import AgentBinding, BindRequest, Delta, TickProposal, delta_text
 from workflows.kernel.decide import Decision, decide
 from workflows.kernel.due import expects_results_soon
 from workflows.kernel.dynamics import must_evaluate
@@ -28,22 +28,47 @@ _FOR_THE_WORKFLOW = frozenset({AgentEventType.REGISTERED, AgentEventType.DISCONN
 class Burst:
     """Implements `engine.contracts.handover.FollowUp`."""
 
-    def __init__(self, state: RunState, policy: Policy, first: Decision, base_tick: int, *, alone: bool) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        policy: Policy,
+        first: Decision | None,
+        base_tick: int,
+        *,
+        alone: bool,
+        bind_request: BindRequest | None = None,
+    ) -> None:
+        """Without a first tick, the activity asks for it with `open`."""
+        self.bind_request = bind_request
         self._state = state
         self._policy = policy
         self._base_tick = base_tick
         self._alone = alone
         """No tick is to follow: the workflow has something to do."""
         self._attempt = 0
-        self.decisions = [first]
-        self.texts = [delta_text(first.delta)]
-        self.proposal = self._proposal(first, self.texts[0])
+        self._given = 0 if first is None else 1
+        self.decisions = [] if first is None else [first]
+        self.texts = [delta_text(decision.delta) for decision in self.decisions]
+        self._first = None if first is None else self._proposal(first, self.texts[0])
+
+    @property
+    def proposal(self) -> TickProposal:
+        if self._first is None:
+            raise ValueError("this burst was not given a first tick: it is opened")
+        return self._first
 
     def begin(self) -> int:
-        """An attempt of the activity begins; what an earlier one decided beyond the first tick is taken back."""
+        """An attempt of the activity begins; what an earlier one decided beyond the given tick is taken back."""
         self._attempt += 1
-        self._take_back(1)
+        self._take_back(self._given)
         return self._attempt
+
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+        """The very first tick of an execution, which never is empty."""
+        decision = decide(self._state, self._policy, Inbox(bindings=list(bindings)), now_ms)
+        self.decisions.append(decision)
+        self.texts.append(delta_text(decision.delta))
+        return self._proposal(decision, self.texts[-1])
 
     def end(self) -> None:
         """The workflow has its answer, or gives this activity up: no attempt decides any more."""

@@ -104,12 +104,16 @@ class Fold:
 
     def _take_back_riders(self, i: int) -> None:
         """It is not done: what was to run after it at the same host waits again."""
-        for j in tuple(riders(self.state, i)):
+        why = f"{self.state.specs[i].id}, which it was to follow, is not done"
+        self._take_back(tuple(riders(self.state, i)), why)
+
+    def _take_back(self, tasks: Iterable[int], why: str) -> None:
+        for j in tasks:
             run = self.state.tasks[j]
             attempt = Attempt(task_id=self.state.specs[j].id, agent_id=run.agent_id or "", attempt=run.attempt)
             self.cancel.append(attempt)
             self.change.give_back(attempt)
-            self.trail.returned(attempt, f"{self.state.specs[i].id}, which it was to follow, is not done")
+            self.trail.returned(attempt, why)
 
     def _is_current(self, run: TaskRun, event: AgentEvent) -> bool:
         return (
@@ -161,20 +165,24 @@ class Fold:
         result = TaskResult.trusted(
             task_id=event.task_id, attempt=event.attempt, result=event.result, result_ref=event.result_ref
         )
+        addition = None
         if event.spawn:
+            i = self.state.index[event.task_id]
             try:
-                spawned, bodies = plan_spawn(self.state, self.state.index[event.task_id], event.spawn)
+                addition = plan_spawn(self.state, i, event.spawn)
             except SpawnRefusedError as error:
-                self.fail(self.state.index[event.task_id], SPAWN_REFUSED, str(error), retryable=False, at_ms=at_ms)
+                self.fail(i, SPAWN_REFUSED, str(error), retryable=False, at_ms=at_ms)
                 return
+        behind = tuple(riders(self.state, i)) if addition is not None else ()
         self.change.complete(done)
-        if event.spawn:
-            self.change.spawn(spawned)
-            self.bodies.extend(bodies)
         self.results.append(result)
         self.trail.completed(done, result)
-        if event.spawn:
+        if addition is not None:
+            spawned, bodies = addition
+            self.change.spawn(spawned)
+            self.bodies.extend(bodies)
             self.trail.spawned(spawned)
+            self._take_back(behind, f"{event.task_id}, which it was to follow, added tasks")
 
     def fail(
         self,

@@ -86,6 +86,11 @@ def element_specs(spec: KernelTask, size: int) -> list[KernelTask]:
     return [spec.model_copy(update={**shared, "id": f"{spec.id}[{n}]"}) for n in range(size)]
 
 
+def followers_of(specs: Sequence[KernelTask]) -> dict[int, int]:
+    """For each task of a chain the one that goes out behind it."""
+    return {spec.deps[0]: i for i, spec in enumerate(specs) if spec.fused}
+
+
 def append_specs(state: "RunState", specs: Sequence[KernelTask]) -> None:
     first = len(state.specs)
     for i, spec in enumerate(specs, first):
@@ -113,6 +118,8 @@ def remove_specs(state: "RunState", first: int) -> None:
 def link(state: "RunState", blocked: int, new: int) -> None:
     """`blocked` now waits for `new` too, and cannot follow its predecessor unseen any more."""
     spec = state.specs[blocked]
+    if spec.fused:
+        del state.followers[spec.deps[0]]
     state.specs[blocked] = spec.model_copy(update={"deps": (*spec.deps, new), "fused": False})
     state.dependents[new].append(blocked)
 
@@ -173,6 +180,7 @@ def rebuild(state: "RunState", growth: list[Growth]) -> None:
     plan = state.plan
     state.specs, state.index, state.dependents, state.gated = [], {}, [], set()
     append_specs(state, plan.tasks)
+    state.followers = followers_of(plan.tasks)
     state.growth = growth
     for item in growth:
         if isinstance(item, Expansion):

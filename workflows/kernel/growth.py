@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from engine.contracts.dynamic import Expanded
-from engine.contracts.kernel import Rewind, Spawned
+from engine.contracts.kernel import KernelTask, Rewind, Spawned
 from workflows.kernel.graph import Addition, Expansion, Group, append_specs, element_specs, link, remove_specs, without
 from workflows.kernel.moves import Moves
 from workflows.kernel.state import Phase, RunState, TaskRun
@@ -122,6 +122,8 @@ class GraphTransitions(Moves):
         """One more dependency, that is not done."""
         run = self.state.tasks[i]
         self.undo.set(run, "remaining", run.remaining + 1)
+        if run.phase.in_flight:
+            return  # it was to follow its predecessor at the same host, and is taken back
         if run.phase is Phase.READY:
             self._leave_ready(i)
         self._stop_waiting(i)
@@ -225,9 +227,11 @@ def _orphan(state: RunState, group: Group) -> None:
         del state.parent[i]
 
 
-def _unlink(state: RunState, blocked: int, new: int, spec: Any) -> None:
+def _unlink(state: RunState, blocked: int, new: int, spec: KernelTask) -> None:
     state.dependents[new].remove(blocked)
     state.specs[blocked] = spec
+    if spec.fused:
+        state.followers[spec.deps[0]] = blocked
 
 
 def _restore(state: RunState, saved: dict[str, Any], loads: dict[str, int]) -> None:

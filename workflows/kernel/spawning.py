@@ -16,6 +16,7 @@ from engine.contracts.limits import (
     SPAWN_TASKS_MAX,
     TASKS_DYNAMIC_MAX,
 )
+from workflows.kernel.chains import riders
 from workflows.kernel.state import Phase, RunState
 
 SPAWN_REFUSED: Final = "SPAWN_REFUSED"
@@ -55,6 +56,8 @@ class _Plan:
     def __init__(self, state: RunState, spawner: int, documents: Sequence[dict[str, Any]]) -> None:
         self.state = state
         self.spawner = state.specs[spawner]
+        self.behind = frozenset(riders(state, spawner))
+        """They are with the same host and have not started: a host ends its chain where tasks are added."""
         self.tasks: dict[str, TaskDefinition] = {}
         self.blocks: dict[str, tuple[str, ...]] = {}
         for n, document in enumerate(documents):
@@ -115,7 +118,8 @@ class _Plan:
             for name in self.blocks[task_id]:
                 if not _NAME.match(name) or name not in state.index:
                     raise SpawnRefusedError(f"{task_id} blocks {name}, which was not there before")
-                if state.tasks[state.index[name]].phase not in _NOT_STARTED:
+                i = state.index[name]
+                if state.tasks[i].phase not in _NOT_STARTED and i not in self.behind:
                     raise SpawnRefusedError(f"{task_id} blocks {name}, which has started")
 
     def _ordered(self) -> list[str]:

@@ -15,6 +15,7 @@ from workflows.kernel.graph import (
     Group,
     Growth,
     append_specs,
+    followers_of,
     graph_snapshot,
     needs_evaluation,
     restore_graph,
@@ -146,7 +147,7 @@ class RunState:
         self.grown = 0
         """Rises with every change of what dispatch must know of tasks."""
         append_specs(self, plan.tasks)
-        self.followers = {task.deps[0]: i for i, task in enumerate(plan.tasks) if task.fused}
+        self.followers = followers_of(plan.tasks)
         """The next task of the fused chain."""
         self.held: dict[int, None] = {}
         self.awaiting: dict[int, int] = {}

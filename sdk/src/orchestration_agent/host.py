@@ -227,7 +227,8 @@ class AgentHost:
         self._outbox.finished(
             attempt.key, attempt.route, event, self._now(), completed=completed, held_seconds=held_seconds
         )
-        self._return(self._board.ended(attempt, outcome.result))
+        # Added tasks may have to run before what waits behind this one: that goes back to the engine.
+        self._return(self._board.ended(attempt, None if outcome.spawn else outcome.result))
         attempt.wanted = False  # nothing of it is reported any more
         self._flush_soon()
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import KernelTrigger
+from engine.contracts.kernel import AgentBinding, KernelTrigger
 from engine.contracts.limits import EXTERNAL_EVENTS_WAITING_MAX, TASKS_DYNAMIC_MAX
 from tests.unit.workflows.drill import Drill, launch_input, outcome, task
 from workflows.kernel.state import Phase, RunState
@@ -516,3 +516,18 @@ def test_a_snapshot_of_a_later_version_is_refused() -> None:
     drill = Drill(launch_input(task("a")))
     with pytest.raises(ValueError, match="version 99"):
         RunState.restore(drill.launch, {**drill.state.snapshot(), "version": 99})
+
+
+def test_what_rides_behind_a_task_that_adds_others_is_taken_back_and_waits_for_them() -> None:
+    tasks = (task("a"), task("b", (0,), fused=True), task("c", (1,), fused=True))
+    drill = Drill(launch_input(*tasks, agents=1), bind=False)
+    binding = {"agent_id": "worker-1", "role": "worker", "host_id": "host-1", "chains": True}
+    drill.inbox.bindings.append(AgentBinding.model_validate(binding))
+    drill.tick()
+    assert [a.task_id for a in drill.in_flight()] == ["a", "b", "c"]
+    spawn(drill, "a", {"id": "n", "agent": "worker", "blocks": ["b"]})
+    assert [a.task_id for a in drill.decisions[-1].cancel] == ["b", "c"]
+    assert [a.task_id for a in drill.in_flight()] == ["n"]
+    drill.continue_as_new()
+    assert drill.finish() is ExecutionStatus.COMPLETED
+    assert drill.assigned() == ["a", "b", "c", "n", "b", "c"]
