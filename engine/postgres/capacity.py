@@ -75,8 +75,8 @@ class PostgresCapacityStore:
     async def recount(self) -> bool:
         async with self._database.maintenance_connection() as connection:
             changes = [
-                await connection.execute(self._queries[f"capacity.{name}"])
-                for name in ("drop_claims", "recover_claims", "correct_usage")
+                await connection.execute(self._queries[name])
+                for name in ("capacity.drop_claims", "capacity.recover_claims", "capacity.correct_usage")
             ]
         return any(not change.endswith(" 0") for change in changes)
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from pydantic import ValidationError
-
 from engine.contracts.capacity import CapacityLimits, CapacityUse, QueueState, Turn, Waiting
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
@@ -125,7 +123,8 @@ class CapacityScheduler:
             async with self._launches, asyncio.timeout(LAUNCH_TIMEOUT_SECONDS):
                 await self._launcher.launch(launch)
             log.info("scheduler.started", **fields)
-        except (EngineError, TimeoutError, ValidationError) as error:
+        except (EngineError, TimeoutError, ValueError) as error:
+            # A document that does not parse is a ValueError: the reconciler ends the execution.
             log.warning("scheduler.launch_left_to_reconciler", error=repr(error), **fields)
 
     async def _refuse(self, item: Waiting) -> None:

@@ -38,6 +38,8 @@ class FakeCapacity:
     def __init__(self) -> None:
         self.used = Usage()
         self.running: dict[str, int] = {}
+        self.documents: dict[UUID, dict[str, Any]] = {}
+        """Launch documents that are not the usual one."""
         self.waiting: list[Waiting] = []
         self.looks = 0
         self.recounts = 0
@@ -77,7 +79,7 @@ class FakeCapacity:
                     last_tick=0,
                     base_tick=0,
                     updated_at=self.now,
-                    launch=document(str(item.execution_id)),
+                    launch=self.documents.get(item.execution_id, document(str(item.execution_id))),
                 )
             )
         return rows, turn.impossible
@@ -189,21 +191,20 @@ async def test_a_launch_that_fails_is_left_to_the_reconciler_and_stops_no_other(
     assert desk.executions.closed == []
 
 
+async def test_a_launch_document_that_cannot_be_read_stops_no_other() -> None:
+    desk = Desk()
+    desk.capacity.documents[desk.capacity.add()] = {"of": "another version"}
+    second = desk.capacity.add()
+    await desk.scheduler.round()
+    assert desk.launched() == [str(second)]
+
+
 async def test_a_large_plan_is_read_where_it_lies() -> None:
     desk = Desk()
     waiting = desk.capacity.add()
     whole = document(str(waiting))
     desk.maintenance.documents[waiting] = whole
-    started = desk.capacity.start_waiting
-
-    async def with_reference(
-        choose: Callable[[QueueState, int], Turn], limit: int
-    ) -> tuple[Sequence[OpenExecution], Sequence[Waiting]]:
-        rows, impossible = await started(choose, limit)
-        reference: dict[str, Any] = whole | {"plan": {"reference": "a" * 64}}
-        return [row.model_copy(update={"launch": reference}) for row in rows], impossible
-
-    desk.capacity.start_waiting = with_reference  # type: ignore[method-assign]  # the same, save for the plan
+    desk.capacity.documents[waiting] = whole | {"plan": {"reference": "a" * 64}}
     await desk.scheduler.round()
     assert desk.launched() == [str(waiting)]
 
