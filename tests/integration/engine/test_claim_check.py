@@ -198,7 +198,10 @@ async def test_what_a_run_hands_on_goes_by_reference_when_it_is_large(
 ) -> None:
     monkeypatch.setattr(codec, "THRESHOLD_BYTES", 500)
     monkeypatch.setattr(codec, "CARRY_INLINE_BYTES_MAX", 200)
-    execution_id = await bench.start(definition(*chain(6, input={"duration_ms": 40}), agents=1), history_events_max=15)
+    rows = [[{"id": f"{side}{n}", "depends_on": [f"a{n - 1}", f"b{n - 1}"] if n else []} for side in "ab"]
+            for n in range(6)]  # fmt: skip
+    tasks = [{**task, "input": {"duration_ms": 100}} for row in rows for task in row]
+    execution_id = await bench.start(definition(*tasks), history_events_max=8)
     assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
     first, *later = await started_payloads(bench, execution_id)
     assert later
