@@ -16,12 +16,14 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.allocation import AllocationActivities
+from activities.evaluation import EvaluationActivities
 from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.registry import RegistryMonitor
 from engine.concurrency import end_all, run_together
 from engine.errors import ConfigurationError
+from engine.events.bodies import GrownBodies
 from engine.events.bridge import Bridge
 from engine.events.connection import connect as connect_redis
 from engine.events.dispatch import Dispatcher
@@ -32,12 +34,16 @@ from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
 from engine.observability.log import configure, get_logger
+from engine.plans import PlanLoader
 from engine.ports import Acknowledged
 from engine.postgres.stores import Stores
 from engine.recovery.reconciler import Reconciler
+from engine.recovery.retention import Retention
+from engine.recovery.scheduler import CapacityScheduler
 from engine.settings import Settings
 from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
+from engine.temporal.versions import deployment_config
 from workflows.registered import WORKFLOWS as WORKFLOW_CLASSES
 from workflows.registered import sandbox
 
@@ -59,19 +65,25 @@ STOP_MAX = timedelta(seconds=8)
 
 
 def temporal_worker(
-    client: Client, settings: Settings, ticks: TickActivities, allocation: AllocationActivities
+    client: Client,
+    settings: Settings,
+    ticks: TickActivities,
+    allocation: AllocationActivities,
+    evaluation: EvaluationActivities,
 ) -> Worker:
     return Worker(
         client,
         task_queue=settings.task_queue,
         workflows=list(WORKFLOW_CLASSES),
         activities=[
+            ticks.begin_execution,
             ticks.commit_tick,
             ticks.commit_tick_patiently,
             ticks.read_control,
             ticks.load_checkpoint,
             allocation.bind_agents,
             allocation.allocate_agents,
+            evaluation.evaluate_tasks,
         ],
         workflow_runner=sandbox(),
         max_cached_workflows=CACHED_WORKFLOWS_MAX,
@@ -79,6 +91,7 @@ def temporal_worker(
         max_concurrent_local_activities=LOCAL_ACTIVITIES_MAX,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=STOP_GRACE,
+        deployment_config=deployment_config(settings),
     )
 
 
@@ -136,7 +149,7 @@ async def build(
     stack.push_async_callback(redis.aclose)
     functions = Functions(redis)
     await functions.load()
-    client = await connect_temporal(settings)
+    client = await connect_temporal(settings, PlanLoader(stores.plans), stores.dispatch)
     launcher = TemporalLauncher(client, settings)
     feed = RedisFeed(redis)
     stack.push_async_callback(feed.close)
@@ -156,12 +169,16 @@ async def build(
             lambda: run_bridge(bridge),
             RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
+            CapacityScheduler(stores.capacity, stores.maintenance, stores.executions, launcher, settings.capacity).run,
+            Retention(stores.retention, launcher, settings).run,
         ]
     if WORKFLOWS in roles:
-        dispatcher = Dispatcher(functions, stores.dispatch)
-        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged)
+        bodies = GrownBodies(stores.dispatch, stores.graphs)
+        dispatcher = Dispatcher(functions, stores.dispatch, bodies)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
-        worker = temporal_worker(client, settings, ticks, AllocationActivities(binder))
+        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder)
+        evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
+        worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation)
         jobs.append(lambda: run_until_cancelled(worker))
     return jobs
 

@@ -160,7 +160,7 @@ class ExecutionWorkflow:
     async def _loop(self) -> None:
         self._chain_began_ms = self._now_ms()
         if self._launch.carry is None:
-            await self._bind()
+            await self._begin()
         while not self._state.closed:
             await self._wait()
             await self._listen()
@@ -272,6 +272,31 @@ class ExecutionWorkflow:
         found: Evaluation = await self._patiently(call, call, Evaluation, "conditions, lists and triggers")
         self._inbox.learn(found)
 
+    async def _begin(self) -> None:
+        """Agents whose hosts are there already are bound before the first tick, and by the same activity."""
+        request = self._bind_request(None, 0.0)
+        burst = Burst(self._state, self._policy, None, 0, alone=bool(self._asked), bind_request=request)
+        handed = HandedTick(burst)
+        try:
+            outcome: TickOutcome = await workflow.execute_local_activity(
+                activity_names.BEGIN_EXECUTION,
+                handed,
+                result_type=TickOutcome,
+                start_to_close_timeout=LOCAL_TICK,
+                retry_policy=LOCAL_RETRIES,
+                summary="find hosts for the agents; tick 1",
+            )
+        except FailureError as error:
+            burst.end()
+            burst.adopt(())
+            if _is_final(error):
+                raise
+            await self._bind()
+            return
+        burst.end()
+        self._forced = False
+        self._after(burst, outcome, Inbox())
+
     async def _tick(self) -> None:
         taken, self._inbox, self._forced, forced = self._inbox, Inbox(), False, self._forced
         taken.allocation_error, self._hosts_news = self._allocation_error, False
@@ -281,10 +306,13 @@ class ExecutionWorkflow:
             return
         burst = self._burst(decision)
         outcome = await self._commit(burst)
-        self._floor_ms = max(self._floor_ms, outcome.now_ms)
-        self._adopt(burst, outcome, taken)
         if decision.hosts_came:
             self._waiting_in_vain = False
+        self._after(burst, outcome, taken)
+
+    def _after(self, burst: Burst, outcome: TickOutcome, taken: Inbox) -> None:
+        self._floor_ms = max(self._floor_ms, outcome.now_ms)
+        self._adopt(burst, outcome, taken)
         unbound = self._state.unbound_agents()
         if unbound and not self._state.closed and not self._waiting_in_vain:
             self._allocate(unbound)
@@ -346,9 +374,7 @@ class ExecutionWorkflow:
                 summary=summary,
             )
         except FailureError as error:
-            # A local activity's failure comes bare; a regular one's is wrapped.
-            cause = error.cause if isinstance(error, ActivityError) else error
-            if isinstance(cause, CancelledError) or getattr(cause, "non_retryable", False):
+            if _is_final(error):
                 raise
         return await workflow.execute_activity(
             *regular,
@@ -418,3 +444,9 @@ class ExecutionWorkflow:
 
 
 _CARRIED = (ExecutionStatus.EXECUTING, ExecutionStatus.PAUSED)
+
+
+def _is_final(error: FailureError) -> bool:
+    """Trying again would not help. A local activity's failure comes bare; a regular one's is wrapped."""
+    cause = error.cause if isinstance(error, ActivityError) else error
+    return isinstance(cause, CancelledError) or bool(getattr(cause, "non_retryable", False))

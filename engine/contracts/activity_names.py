@@ -2,6 +2,8 @@
 
 from typing import Final
 
+BEGIN_EXECUTION: Final = "begin_execution"
+"""Binds agents whose hosts are there and commits the first ticks."""
 COMMIT_TICK: Final = "commit_tick"
 COMMIT_TICK_PATIENTLY: Final = "commit_tick_patiently"
 """The same as a regular activity, perhaps in another process: for ticks that the local one cannot commit."""

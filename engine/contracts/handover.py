@@ -11,17 +11,26 @@ from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from engine.contracts.events import InboxBatch
-from engine.contracts.kernel import TickProposal
+from engine.contracts.kernel import AgentBinding, BindRequest, TickProposal
 
 
 class FollowUp(Protocol):
     """Decides the ticks that follow from results that come at once. Implemented by `workflows.kernel.burst`."""
 
-    proposal: TickProposal
-    """The first tick."""
+    bind_request: BindRequest | None
+    """For the first burst of an execution, which begins with what the answer to this allows."""
+
+    @property
+    def proposal(self) -> TickProposal:
+        """The first tick. Raises ValueError where `open` makes it."""
+        ...
 
     def begin(self) -> int:
         """Called by each attempt of the activity; its number."""
+        ...
+
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+        """The very first tick of an execution."""
         ...
 
     def follow_up(self, attempt: int, batches: Sequence[InboxBatch], now_ms: int) -> TickProposal | None:

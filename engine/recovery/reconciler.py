@@ -11,6 +11,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -66,7 +67,7 @@ class Reconciler:
             await self.finish_launches()
             await self.catch_up(quiet_seconds=QUIET_SECONDS)
             if rounds % CLOSED_CHECK_EVERY == 0:
-                await self.close_what_temporal_closed()
+                await self.close_what_temporal_closed(QUIET_SECONDS)
             rounds += 1
             await asyncio.sleep(PERIOD_SECONDS)
 
@@ -93,12 +94,14 @@ class Reconciler:
             except EngineError as error:
                 log.warning("reconciler.catch_up_failed", execution_id=str(row.execution_id), error=str(error))
 
-    async def close_what_temporal_closed(self) -> None:
-        """One batch a time, round and round through all open executions."""
+    async def close_what_temporal_closed(self, quiet_seconds: float = 0.0) -> None:
+        """One batch a time, round and round through all open executions that have been quiet for so long."""
         rows: Sequence[OpenExecution] = await self._maintenance.open_executions(self._checked_up_to, BATCH)
         self._checked_up_to = rows[-1].execution_id if len(rows) == BATCH else None
+        quiet_since = datetime.now(UTC) - timedelta(seconds=quiet_seconds)
         for row in rows:
-            await self._close(row)
+            if row.updated_at <= quiet_since:
+                await self._close(row)
 
     async def _close(self, row: OpenExecution) -> None:
         try:
