@@ -37,6 +37,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "pause": LazyCommand("cli.executions", "Pause an execution at a checkpoint."),
     "resume": LazyCommand("cli.executions", "Resume a paused execution."),
     "cancel": LazyCommand("cli.executions", "Cancel an execution."),
+    "send-event": LazyCommand("cli.executions", "Send an external event to an execution's waiting tasks."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
     "replay": LazyCommand("cli.replay", "Replay an execution's history against the present code."),
     "token": LazyCommand("cli.tokens", "Issue a token for a tenant and a role."),

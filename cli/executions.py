@@ -1,5 +1,6 @@
 """Commands that look at executions or steer them, through the engine's HTTP interface."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from cli.options import (
 )
 from cli.output import print_document, print_message
 from cli.tables import event_line, executions_table, status_view
+from engine.errors import InvalidParametersError
 
 app = typer.Typer()
 
@@ -185,6 +187,37 @@ def cancel(
         print_document(result)
     else:
         print(f"{result['execution_id']} is {result['status']}")
+
+
+@app.command()
+def send_event(
+    execution_id: ExecutionArgument,
+    event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, as triggers name it.")],
+    payload: Annotated[
+        str | None, typer.Option("--payload", help="The event's payload, JSON; null when absent.")
+    ] = None,
+    event_id: Annotated[
+        str | None, typer.Option("--event-id", help="Names the event, so that it counts once however often it is sent.")
+    ] = None,
+    url: UrlOption = None,
+    token: TokenOption = None,
+    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Send an external event: a task with a trigger for its type takes it."""
+    params: dict[str, Any] = {"execution_id": execution_id, "event_type": event_type}
+    if payload is not None:
+        try:
+            params["payload"] = json.loads(payload)
+        except ValueError as error:
+            raise InvalidParametersError(f"--payload is not JSON: {error}") from error
+    if event_id is not None:
+        params["event_id"] = event_id
+    result = _control("execution.send_event", params, url, token, data_dir)
+    if as_json:
+        print_document(result)
+    else:
+        print(f"event {result['event_id']} is on its way")
 
 
 def _control(method: str, params: dict[str, Any], url: str | None, token: str | None, data_dir: Any) -> dict[str, Any]:

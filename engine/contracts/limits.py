@@ -50,6 +50,7 @@ NAME_LENGTH_MAX: Final = 255
 EVENT_NAME_PATTERN: Final = r"^[a-zA-Z0-9_.:-]+$"
 VERSION_LENGTH_MAX: Final = 50
 NAME_PATTERN: Final = r"^[a-zA-Z0-9_-]+$"
+TASK_ID_PATTERN: Final = r"^[a-zA-Z0-9_-]+(\[[0-9]{1,6}\])?$"
 VERSION_PATTERN: Final = r"^[a-zA-Z0-9][a-zA-Z0-9._+-]*$"
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 

@@ -128,6 +128,9 @@ class ExecutionView(Model):
     task_states: dict[str, TaskState] = Field(default_factory=dict)
     task_counts: dict[str, int] = Field(default_factory=dict)
     performance_metrics: PerformanceMetrics
+    awaiting: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="tasks that wait for external events, and for which; the first 50"
+    )
     error_details: dict[str, Any] | None = None
     epoch: int = 1
     latest_checkpoint_id: UUID | None = None
@@ -188,6 +191,12 @@ class ExecutionEvent(Model):
     recorded_at: datetime
     payload: dict[str, Any]
     trace_id: UUID
+
+
+class EventSent(Model):
+    """Answer of `execution.send_event`."""
+
+    event_id: str
 
 
 class CheckpointView(Model):

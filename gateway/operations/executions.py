@@ -2,9 +2,10 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID, uuid4, uuid5
 
+import orjson
 import structlog
 from pydantic import Field
 
@@ -17,14 +18,17 @@ from engine.contracts.capacity import (
     demand_of,
     least_demand,
 )
-from engine.contracts.definition import Name
+from engine.contracts.definition import EventName
+from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.execution import ExecutionOptions, ExecutionStatus, TaskState
 from engine.contracts.kernel import ExecutionInput, KernelPlan
+from engine.contracts.limits import EXTERNAL_EVENT_BYTES_MAX, NAME_LENGTH_MAX, TASK_ID_PATTERN
 from engine.contracts.model import StrictModel
 from engine.contracts.streams import partition_of
 from engine.contracts.views import (
     AllocatedAgent,
     CheckpointView,
+    EventSent,
     ExecutionEvent,
     ExecutionStarted,
     ExecutionSummary,
@@ -33,7 +37,15 @@ from engine.contracts.views import (
     TaskProgress,
     TaskResultView,
 )
-from engine.errors import AllocationFailedError, EngineError, ResourcesUnsatisfiableError
+from engine.errors import (
+    AllocationFailedError,
+    EngineError,
+    InvalidTransitionError,
+    NotFoundError,
+    ResourcesUnsatisfiableError,
+    TooLargeError,
+    UnavailableError,
+)
 from engine.ports import DispatchStore, ExecutionStore, Launcher
 from gateway.operations.definitions import content_hash
 from gateway.operations.operation import Caller, Id, IdempotencyKey, PageParameters, whole_number_token
@@ -43,7 +55,14 @@ EXECUTION_NAMESPACE: Final = UUID("6f0c5a52-0f6e-5d6b-9a27-3b1f3c6a4d10")
 """Fixed for ever: the same tenant and idempotency key must give the same execution in every release."""
 
 AGENTS_SHOWN_MAX: Final = 1_000
+SIGNAL_TIMEOUT_SECONDS: Final = 5.0
 LAUNCH_TIMEOUT_SECONDS: Final = 5.0
+
+
+TaskId = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX + 16, pattern=TASK_ID_PATTERN)]
+"""A name, and for an element of a `for_each` task its index in brackets."""
+
+EventId = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX, pattern=r"^[\x21-\x7e]+$")]
 
 
 class ExecuteWorkflow(StrictModel):
@@ -73,7 +92,16 @@ class ListOfExecution(PageParameters):
 
 class TaskReference(StrictModel):
     execution_id: Id
-    task_id: Name
+    task_id: TaskId
+
+
+class SendEvent(StrictModel):
+    """An external event: tasks with a trigger for its type wait for it."""
+
+    execution_id: Id
+    event_type: EventName
+    payload: Any = None
+    event_id: EventId | None = Field(None, description="names the event: sent again, it counts once")
 
 
 class ExecutionOperations:
@@ -158,6 +186,31 @@ class ExecutionOperations:
     async def result(self, caller: Caller, request: TaskReference) -> TaskResultView:
         """Whole, also where listings and events say only where it is stored."""
         return await self._dispatch.result(caller.tenant, request.execution_id, request.task_id)
+
+    async def send_event(self, caller: Caller, request: SendEvent) -> EventSent:
+        """Acknowledged when Temporal has taken it: from then on it is not lost."""
+        size_bytes = len(orjson.dumps(request.payload))
+        if size_bytes > EXTERNAL_EVENT_BYTES_MAX:
+            raise TooLargeError(
+                f"an event's payload may have {EXTERNAL_EVENT_BYTES_MAX} bytes as JSON",
+                bytes_max=EXTERNAL_EVENT_BYTES_MAX,
+            )
+        now = await self._executions.status(caller.tenant, request.execution_id, include_tasks=False)
+        if now.status.closed:
+            raise InvalidTransitionError(f"the execution is {now.status.value}", status=now.status.value)
+        event = ExternalEvent(
+            event_id=request.event_id or str(uuid4()),
+            type=request.event_type,
+            at_ms=int(datetime.now(UTC).timestamp() * 1000),
+            payload=request.payload,
+        )
+        try:
+            async with asyncio.timeout(SIGNAL_TIMEOUT_SECONDS):
+                await self._launcher.signal(caller.tenant, request.execution_id, "external_event", event)
+        except (NotFoundError, TimeoutError) as error:
+            # It is there, so its run has not begun, or has ended just now.
+            raise UnavailableError("the execution takes no events at the moment; try again") from error
+        return EventSent(event_id=event.event_id)
 
     async def events(self, caller: Caller, request: ListOfExecution) -> Page[ExecutionEvent]:
         events, more = await self._executions.events(

@@ -24,6 +24,7 @@ from gateway.operations.executions import (
     ListExecutions,
     ListOfExecution,
     ListTasks,
+    SendEvent,
     TaskReference,
 )
 from gateway.operations.operation import (
@@ -48,6 +49,7 @@ METHODS = (
     "workflow.delete",
     "execution.list",
     "execution.result",
+    "execution.send_event",
     "pattern.list",
 )
 """The operations that JSON-RPC offers; REST offers all."""
@@ -102,6 +104,7 @@ def build_operations(
         _operation("execution.list", read, ListExecutions, executions.list, "execution"),
         of_execution("execution.tasks", read, ListTasks, executions.tasks),
         of_execution("execution.result", read, TaskReference, executions.result),
+        of_execution("execution.send_event", Permission.WORKFLOW_EXECUTE, SendEvent, executions.send_event),
         of_execution("execution.events", read, ListOfExecution, executions.events),
         of_execution("execution.checkpoints", read, ListOfExecution, executions.checkpoints),
         of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),

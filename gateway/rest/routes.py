@@ -53,6 +53,14 @@ ROUTES: Final = (
     Route("GET", f"{_EXECUTION}/tasks", "execution.tasks", "Tasks with their results", query=(*_PAGE, "state")),
     Route("GET", f"{_EXECUTION}/tasks/{{task_id}}/result", "execution.result", "A completed task's whole result"),
     Route("GET", f"{_EXECUTION}/events", "execution.events", "The audit log, in order", query=_PAGE),
+    Route(
+        "POST",
+        f"{_EXECUTION}/events",
+        "execution.send_event",
+        "Send an external event to tasks that wait for it",
+        HTTPStatus.ACCEPTED,
+        body="required",
+    ),
     Route("GET", f"{_EXECUTION}/checkpoints", "execution.checkpoints", "Checkpoints", query=_PAGE),
     Route(
         "POST",

@@ -23,6 +23,7 @@ ALLOWED = {
     "workflow.resume": {"admin", "operator"},
     "workflow.cancel": {"admin", "operator"},
     "execution.checkpoint": {"admin", "operator"},
+    "execution.send_event": {"admin", "operator", "developer"},
     "audit.list": {"admin", "operator"},
 }
 """Everything else is reading, and open to every role."""
@@ -39,6 +40,8 @@ async def call(http: httpx.AsyncClient, route: Route, **ids: str) -> httpx.Respo
     body = definition() if route.operation == "workflow.create" else {}
     if route.operation == "workflow.execute":
         body = {"input_data": {}}
+    if route.operation == "execution.send_event":
+        body = {"event_type": "approval"}
     return await http.request(route.method, path_of(route, **ids), json=body if route.body != "none" else None)
 
 

@@ -426,3 +426,32 @@ async def test_runnable_plans_are_kept_up_to_a_limit(
 def test_what_json_cannot_hold_has_no_content_hash() -> None:
     with pytest.raises(InvalidParametersError):
         content_hash({"x": {1, 2}})
+
+
+async def test_an_external_event_is_signalled_with_its_payload(client: Client, gateway: Gateway) -> None:
+    execution_id = await client.execution()
+    sent = await client.result(
+        "execution.send_event",
+        {"execution_id": execution_id, "event_type": "approval", "payload": {"ok": True}, "event_id": "e1"},
+    )
+    assert sent == {"event_id": "e1"}
+    assert gateway.launcher.signals[-1][2] == "external_event"
+    (event,) = gateway.launcher.arguments[-1]
+    assert (event.event_id, event.type, event.payload) == ("e1", "approval", {"ok": True})
+    assert gateway.outcomes()[-1] == ("execution.send_event", "ok")
+    answer = await client.http.post(f"/api/v1/executions/{execution_id}/events", json={"event_type": "approval"})
+    assert answer.status_code == 202
+    assert UUID(answer.json()["event_id"])
+
+
+async def test_an_external_event_that_is_too_large_or_too_late_is_refused(client: Client, gateway: Gateway) -> None:
+    execution_id = await client.execution()
+    event = {"execution_id": execution_id, "event_type": "approval"}
+    error = await client.error("execution.send_event", {**event, "payload": "x" * 70_000})
+    assert error["code"] == -32019
+    assert (await client.error("execution.send_event", {**event, "event_type": "no name"}))["code"] == -32602
+    gateway.launcher.available = False
+    assert (await client.error("execution.send_event", event))["data"]["code"] == "UNAVAILABLE"
+    gateway.launcher.available = True
+    await client.result("workflow.cancel", [execution_id])
+    assert (await client.error("execution.send_event", event))["code"] == -32007
