@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,6 +46,10 @@ def run(
     allow_concurrent: Annotated[
         bool, typer.Option("--allow-concurrent", help="Even while the same workflow is being executed.")
     ] = False,
+    priority: Annotated[
+        Literal["low", "normal", "high"] | None,
+        typer.Option(help="Who goes first when executions wait for capacity; normal when absent."),
+    ] = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="Repeating the command with the same key starts nothing new.")
     ] = None,
@@ -67,6 +71,8 @@ def run(
         options["timeout"] = timeout
     if allow_concurrent:
         options["allow_concurrent"] = True
+    if priority is not None:
+        options["priority"] = priority
     with _engine(url, token, data_dir, catalogue) as (connection, is_own), EngineClient(connection) as client:
         started = start_execution(client, definition, input_data, options, idempotency_key)
         execution_id = started["execution_id"]

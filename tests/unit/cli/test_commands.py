@@ -207,7 +207,7 @@ class TestRun:
         accepts_runs(engine)
         outcome = orchestrator(
             "run", definition, *at, "--input", '{"n": 1}', "--timeout", "60", "--allow-concurrent",
-            "--idempotency-key", "k",
+            "--priority", "high", "--idempotency-key", "k",
         )  # fmt: skip
         assert outcome.stdout == f"{EXECUTION_ID}\n"
         assert "warning: tasks[0]: lonely" in outcome.stderr
@@ -216,7 +216,7 @@ class TestRun:
             {
                 "workflow_id": WORKFLOW_ID,
                 "input_data": {"n": 1},
-                "execution_options": {"timeout": 60, "allow_concurrent": True},
+                "execution_options": {"timeout": 60, "allow_concurrent": True, "priority": "high"},
                 "idempotency_key": "k",
             },
         )
