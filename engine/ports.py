@@ -4,7 +4,7 @@ Every method is tenant-scoped by its first argument; "not the caller's" and "not
 `NotFoundError`. Methods raise `engine.errors` only: drivers' errors are wrapped where they arise.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Literal, Protocol
@@ -227,6 +227,49 @@ class PayloadStore(Protocol):
     async def payload(self, tenant: str, execution_id: UUID, reference: str) -> bytes: ...
 
 
+class TaskAddition(Model):
+    """What dispatch must know of a task beyond the definition."""
+
+    parent: str | None = None
+    """The `for_each` task of an element, or the task whose result added this one."""
+    element: int | None = None
+    items_ref: str | None = None
+    """Where the list is whose element it is."""
+    body: dict[str, Any] | None = None
+    """Of a spawned task, or of an element's spawned `for_each` task."""
+    waits_for: tuple[str, ...] = ()
+    """Dependencies that were added."""
+    has_event: bool = False
+    event: Any = None
+    """The payload of the event that set it off."""
+
+
+class CachedResult(Model):
+    """An equal task's result, stored for the execution that takes it."""
+
+    result: Any = None
+    result_ref: str | None = None
+
+
+class GraphStore(Protocol):
+    """Graphs that change while they run. Implemented by `engine.postgres.dynamic`."""
+
+    async def describe(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Mapping[str, TaskAddition]:
+        """By task id; also of tasks of which there is nothing to say."""
+        ...
+
+    async def event_payloads(self, tenant: str, execution_id: UUID, event_ids: Sequence[str]) -> Mapping[str, Any]: ...
+
+    async def take_results(
+        self, tenant: str, execution_id: UUID, keys: Mapping[str, str], days: float
+    ) -> Mapping[str, CachedResult]:
+        """Results not older than that, by task id; `keys` are hashes of all that decides a task's result.
+
+        The keys of the others are remembered, so that the commits of their results keep them for later.
+        """
+        ...
+
+
 class OpenExecution(Model):
     """An execution that the reconciler looks after."""
 
@@ -308,6 +351,12 @@ class RetentionStore(Protocol):
     async def delete_gone_hosts(self, older_than_days: float, limit: int) -> int:
         """Returns how many."""
         ...
+
+    async def delete_unused_plans(self, older_than_days: float, limit: int) -> int:
+        """Plans that were stored so long ago and that no execution refers to."""
+        ...
+
+    async def delete_cached_results(self, older_than_days: float, limit: int) -> int: ...
 
     async def delete_idempotency_keys(self, older_than_days: float, limit: int) -> int: ...
 

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     idempotency_days: float = Field(7.0, ge=1)
     operation_log_days: float = Field(400.0, ge=1)
 
+    reuse_days: float = Field(7.0, gt=0)
+    """How long the results of tasks with `reuse` are kept for others."""
+
     # Data
     data_dir: Path = Path(".data")
     log_level: str = "INFO"

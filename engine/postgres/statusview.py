@@ -29,6 +29,7 @@ def execution_view(execution_id: UUID, row: asyncpg.Record) -> ExecutionView:
         task_states=task_states,
         task_counts=counts,
         performance_metrics=_performance(row, counts, len(agents)),
+        awaiting=_metrics(row["performance_metrics"]).awaiting,
         error_details=row["error_details"],
         epoch=row["epoch"],
         latest_checkpoint_id=row["latest_checkpoint_id"],
@@ -121,4 +122,4 @@ def _performance(row: asyncpg.Record, counts: dict[str, int], agents: int) -> Pe
 
 
 def _metrics(stored: dict[str, Any]) -> Metrics:
-    return Metrics.model_validate({name: stored.get(name, 0) for name in Metrics.model_fields})
+    return Metrics.model_validate({name: stored[name] for name in Metrics.model_fields if name in stored})

@@ -8,6 +8,7 @@ from typing import Self
 from engine.postgres.capacity import PostgresCapacityStore
 from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.dispatch import PostgresDispatchStore
+from engine.postgres.dynamic import PostgresGraphStore
 from engine.postgres.executions import PostgresExecutionStore
 from engine.postgres.hosts import PostgresHostStore
 from engine.postgres.idempotency import PostgresIdempotencyKeys
@@ -29,6 +30,7 @@ class Stores:
     executions: PostgresExecutionStore
     journal: PostgresJournal
     dispatch: PostgresDispatchStore
+    graphs: PostgresGraphStore
     maintenance: PostgresMaintenanceStore
     hosts: PostgresHostStore
     operations: PostgresOperationLog
@@ -42,13 +44,15 @@ class Stores:
     async def open(cls, settings: Settings) -> AsyncIterator[Self]:
         """Connected for the time of the context. Raises UnavailableError or ConfigurationError."""
         database = await Database.connect(settings)
+        dispatch = PostgresDispatchStore(database)
         try:
             yield cls(
                 database=database,
                 definitions=PostgresDefinitionStore(database),
                 executions=PostgresExecutionStore(database, settings.capacity),
                 journal=PostgresJournal(database),
-                dispatch=PostgresDispatchStore(database),
+                dispatch=dispatch,
+                graphs=PostgresGraphStore(database, dispatch),
                 maintenance=PostgresMaintenanceStore(database),
                 hosts=PostgresHostStore(database),
                 operations=PostgresOperationLog(database),

@@ -35,7 +35,8 @@ SELECT s.*, c.roles, c.waiting, c.priority, c.queued_at, c.ahead
 
 -- name: list
 SELECT e.execution_id, e.workflow_id, d.name AS workflow_name, d.orchestration_pattern, e.status, e.started_at,
-       e.completed_at, cardinality(d.task_ids) AS tasks_total,
+       e.completed_at,
+       cardinality(d.task_ids) + coalesce((e.performance_metrics ->> 'tasks_added')::integer, 0) AS tasks_total,
        coalesce((e.performance_metrics ->> 'tasks_completed')::integer, 0) AS tasks_completed,
        coalesce((e.performance_metrics ->> 'tasks_failed')::integer, 0) AS tasks_failed
   FROM workflow_executions AS e
@@ -53,15 +54,21 @@ SELECT true
  WHERE tenant = $1 AND execution_id = $2
 
 -- name: tasks
--- In the plan's order; a task that was never assigned has no row. Each row is looked up by its key: without statistics
+-- In the plan's order, then those that were added; a task that was never assigned has no row. Each row is looked up by its key: without statistics
 -- a plain join of two long lists becomes a nested loop over both.
 SELECT p.position, p.task_id, coalesce(t.state, 'pending') AS state, coalesce(t.attempt, 0) AS attempt, t.agent_id,
        coalesce(t.progress, 0) AS progress, t.started_at, t.completed_at, t.result, t.result_ref, t.error
   FROM workflow_executions AS e
   JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
  CROSS JOIN LATERAL (
+       SELECT CASE WHEN (e.performance_metrics ->> 'tasks_added')::integer > 0
+                   THEN d.task_ids || (SELECT array_agg(g.task_id ORDER BY g.tick, g.position)
+                                         FROM execution_growth AS g
+                                        WHERE g.tenant = $1 AND g.execution_id = $2)
+                   ELSE d.task_ids END AS ids) AS a
+ CROSS JOIN LATERAL (
        SELECT u.task_id, u.n + $4 AS position
-         FROM unnest(CASE WHEN $5::text IS NULL THEN d.task_ids[$4 + 1:$4 + $3] ELSE d.task_ids[$4 + 1:] END)
+         FROM unnest(CASE WHEN $5::text IS NULL THEN a.ids[$4 + 1:$4 + $3] ELSE a.ids[$4 + 1:] END)
               WITH ORDINALITY AS u (task_id, n)) AS p
   LEFT JOIN LATERAL (
        SELECT *
@@ -128,7 +135,10 @@ INSERT INTO execution_tasks AS t (tenant, execution_id, task_id, state, epoch, c
 SELECT e.tenant, e.execution_id, p.task_id, 'cancelled', e.epoch, clock_timestamp()
   FROM workflow_executions AS e
   JOIN workflow_definitions AS d ON d.tenant = e.tenant AND d.workflow_id = e.workflow_id
- CROSS JOIN unnest(d.task_ids) AS p (task_id)
+ CROSS JOIN LATERAL (
+       SELECT unnest(d.task_ids)
+        UNION ALL
+       SELECT g.task_id FROM execution_growth AS g WHERE g.tenant = $1 AND g.execution_id = $2) AS p (task_id)
  WHERE e.tenant = $1 AND e.execution_id = $2
 ON CONFLICT (tenant, execution_id, task_id) DO UPDATE SET
     state = 'cancelled', completed_at = excluded.completed_at
