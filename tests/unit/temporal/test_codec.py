@@ -1,5 +1,6 @@
 """Large payloads are compressed, small ones stay readable, and a bomb is not let off."""
 
+import secrets
 import zlib
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from temporalio.api.common.v1 import Payload
 
 from engine.temporal import codec
-from engine.temporal.codec import ENCODING, THRESHOLD_BYTES, CompressionCodec
+from engine.temporal.codec import ENCODING, THREAD_ABOVE_BYTES, THRESHOLD_BYTES, CompressionCodec
 
 
 def payload(data: bytes) -> Payload:
@@ -43,3 +44,16 @@ async def test_a_payload_that_is_cut_off_is_refused() -> None:
     cut = Payload(metadata={"encoding": ENCODING}, data=packed.data[:-10])
     with pytest.raises(ValueError, match="cut off"):
         await CompressionCodec().decode([cut])
+
+
+@pytest.mark.parametrize("data", [b"not zlib", zlib.compress(b"\xff not a payload")])
+async def test_what_is_not_what_its_encoding_says_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not what its encoding says"):
+        await CompressionCodec().decode([Payload(metadata={"encoding": ENCODING}, data=data)])
+
+
+async def test_what_does_not_compress_comes_back_too() -> None:
+    large = payload(secrets.token_bytes(THREAD_ABOVE_BYTES + 1))
+    [packed] = await CompressionCodec().encode([large])
+    assert len(packed.data) > THREAD_ABOVE_BYTES
+    assert await CompressionCodec().decode([packed]) == [large]
