@@ -16,6 +16,7 @@ from engine.temporal.connection import DATA_CONVERTER
 from tests.acceptance.running import RunningEngine
 
 SECONDS_MAX = 120.0
+COMMITTING = {activity_names.BEGIN_EXECUTION, activity_names.COMMIT_TICK, activity_names.COMMIT_TICK_PATIENTLY}
 
 _ROW = "SELECT status, last_tick, base_tick, last_sequence FROM workflow_executions WHERE execution_id = $1::uuid"
 _TICKS = "SELECT tick, delta FROM tick_journal WHERE execution_id = $1::uuid ORDER BY tick"
@@ -122,13 +123,13 @@ async def _history(engine: RunningEngine, tenant: str, execution_id: str) -> dic
 
 
 async def _outcomes(history: WorkflowHistory) -> list[TickOutcome]:
-    """What `commit_tick` answered: in markers where it ran as a local activity, else in the activity's own events."""
+    """What the activities that commit ticks answered: in markers where they were local, else in their own events."""
     regular: set[int] = set()
     found = []
     for event in history.events:
         if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
             scheduled = event.activity_task_scheduled_event_attributes
-            if scheduled.activity_type.name in (activity_names.COMMIT_TICK, activity_names.COMMIT_TICK_PATIENTLY):
+            if scheduled.activity_type.name in COMMITTING:
                 regular.add(event.event_id)
         elif event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
             completed = event.activity_task_completed_event_attributes
@@ -138,7 +139,7 @@ async def _outcomes(history: WorkflowHistory) -> list[TickOutcome]:
             marker = event.marker_recorded_event_attributes
             data = marker.details["data"].payloads if "data" in marker.details else []
             about = json.loads(data[0].data) if data else {}
-            if about.get("activity_type") == activity_names.COMMIT_TICK and "result" in marker.details:
+            if about.get("activity_type") in COMMITTING and "result" in marker.details:
                 found.append(await _decoded(marker.details["result"].payloads))
     return found
 
