@@ -14,7 +14,7 @@ from engine.errors import UnavailableError
 from engine.events import dispatch, keys
 from engine.events.dispatch import Dispatcher
 from engine.events.functions import Functions
-from engine.ports import StoredBody
+from engine.ports import Committed, StoredBody
 from tests.fakes.streams import FakeDispatchStore
 
 EXECUTION = str(uuid4())
@@ -25,6 +25,7 @@ class FakeFunctions:
 
     def __init__(self) -> None:
         self.writes: list[tuple[int, list[str], list[tuple[str, dict[str, Any]]]]] = []
+        self.nudges: list[dict[str, Any]] = []
         self.failure: Exception | None = None
         self.hangs = False
 
@@ -37,12 +38,14 @@ class FakeFunctions:
         tick_key, partition, *streams = stream_keys
         assert tick_key == keys.tick_key("t", EXECUTION)
         assert partition == keys.partition_stream("t", 3)
-        tick, _, group, acks = args[:4]
+        tick, _, group, channel, nudge, acks = args[:6]
         assert group == keys.GROUP
-        bodies = args[4 + acks :]
+        assert channel == keys.feed_channel("t", EXECUTION)
+        self.nudges.append(orjson.loads(nudge))
+        bodies = args[6 + acks :]
         hosts = [stream.removeprefix("orc:{t}:tasks:") for stream in streams]
         documents = [(host, orjson.loads(body)) for host, body in zip(hosts, bodies, strict=True)]
-        self.writes.append((tick, list(args[4 : 4 + acks]), documents))
+        self.writes.append((tick, list(args[6 : 6 + acks]), documents))
         return 1
 
     @property
@@ -66,7 +69,8 @@ class Desk:
             tenant="t", execution_id=EXECUTION, workflow_id="w", trace_id="tr", tick=ticks[0].tick, base_tick=0,
             partition=3, **values,
         )  # fmt: skip
-        await self.dispatcher.write(proposal, ticks, own=own)
+        committed = Committed(ticks=ticks, own=own, more=False, control=None, last_sequence=41, now_ms=1)
+        await self.dispatcher.write(proposal, committed)
         return self.functions.documents[before:]
 
 
@@ -211,10 +215,26 @@ async def test_cancellations_belong_to_the_own_tick_only() -> None:
     assert "cancel" not in documents[0][1]
 
 
-async def test_a_tick_that_has_nothing_to_say_writes_nothing() -> None:
+async def test_a_tick_that_has_nothing_to_say_to_hosts_still_tells_watchers() -> None:
     desk = Desk()
     assert await desk.write(tick()) == []
-    assert desk.functions.writes == []
+    assert desk.functions.nudges == [{"sequence": 41}]
+
+
+async def test_watchers_are_told_with_every_tick_how_far_the_events_have_come() -> None:
+    desk = Desk()
+    await desk.write(tick(assigned=(assign("a0"),)))
+    await desk.write(tick(2), tick(3), own=False)
+    assert desk.functions.nudges == [{"sequence": 41}] * 3
+
+
+async def test_what_rides_behind_its_dependency_is_told_so_and_finds_that_result_at_its_host() -> None:
+    desk = Desk(2)
+    behind = assign("a1").model_copy(update={"after": "a0"})
+    [(_, document)] = await desk.write(tick(assigned=(assign("a0"), behind)))
+    assert [(a["task_id"], a.get("after"), a["results"]) for a in document["assign"]] == [
+        ("a0", None, {}), ("a1", "a0", {})]  # fmt: skip
+    assert desk.store.asked == ["body"], "no result is looked up that cannot be there yet"
 
 
 @pytest.mark.parametrize("failure", [RedisConnectionError("gone"), OSError("gone")])
