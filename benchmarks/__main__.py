@@ -45,12 +45,17 @@ def main(arguments: list[str]) -> int:
     machine_before = machine()
     started_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     rows: list[Row] = []
+    broken: list[str] = []
     try:
         with ExitStack() as stack, notices.status("starting") as shown:
             session = Session(stack, quick=options.quick, tell=shown.update, repetitions=options.reps)
             for name in options.only:
                 since = time.monotonic()
-                rows += BENCHMARKS[name](session)
+                try:
+                    rows += BENCHMARKS[name](session)
+                except BrokenError as error:
+                    broken.append(name)
+                    notices.print(f"{name} is broken: {error}", markup=False)
                 notices.print(f"{name:<10} {time.monotonic() - since:6.1f} s")
             shown.update("stopping")
     except BrokenError as error:
@@ -61,13 +66,15 @@ def main(arguments: list[str]) -> int:
     for line in footnotes(rows):
         print(line)
     cores, load = machine_before["cores"], machine_before["load_average"][0]
+    if broken:
+        print(f"broken: {', '.join(broken)}")
     print(f"{seconds:.0f} s on {cores} cores, load {load:g} before; targets missed: {_missed(rows)}")
     if options.json is not None:
         result = document(
             rows, started_at=started_at, seconds=seconds, quick=options.quick, machine_before=machine_before
         )
         options.json.write_text(json.dumps(result, indent=2) + "\n")
-    return 0
+    return 1 if broken else 0
 
 
 def _missed(rows: list[Row]) -> str:

@@ -53,9 +53,15 @@ def test_a_quick_run_has_fewer_rounds_and_their_number_can_be_given(
 
 
 @pytest.mark.usefixtures("benchmarks")
-def test_what_breaks_fails_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["--only", "broken"]) == 1
-    assert "no progress" in capsys.readouterr().err
+def test_what_breaks_fails_and_says_why_and_the_rest_is_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "figures.json"
+    assert command.main(["--only", "broken,slow", "--json", str(file)]) == 1
+    shown = capsys.readouterr()
+    assert "broken is broken: no progress" in shown.err
+    assert "broken: broken\n" in shown.out
+    assert [row["name"] for row in json.loads(file.read_text())["rows"]] == ["slow", "quick"]
 
 
 @pytest.mark.usefixtures("benchmarks")
