@@ -21,6 +21,9 @@ from workflows.kernel.state import RunState
 
 LINGER_MS = 30
 
+_ENDED = -1
+"""In place of an attempt's number."""
+
 _FOR_THE_WORKFLOW = frozenset({AgentEventType.REGISTERED, AgentEventType.DISCONNECTED})
 """What these lead to (finding hosts for agents) only the workflow can begin."""
 
@@ -58,7 +61,12 @@ class Burst:
         return self._first
 
     def begin(self) -> int:
-        """An attempt of the activity begins; what an earlier one decided beyond the given tick is taken back."""
+        """An attempt of the activity begins; what an earlier one decided beyond the given tick is taken back.
+
+        Raises LookupError when it comes too late: this process was busy, and the workflow has gone on without it.
+        """
+        if self._attempt == _ENDED:
+            raise LookupError("the workflow does not wait for this tick any more")
         self._attempt += 1
         self._take_back(self._given)
         return self._attempt
@@ -72,7 +80,7 @@ class Burst:
 
     def end(self) -> None:
         """The workflow has its answer, or gives this activity up: no attempt decides any more."""
-        self._attempt = -1
+        self._attempt = _ENDED
 
     def follow_up(self, attempt: int, batches: Sequence[InboxBatch], now_ms: int) -> TickProposal | None:
         """The next tick; None when the workflow has to decide it."""
