@@ -1,5 +1,6 @@
 """The server-side functions: each is one step, and each may be repeated."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,11 +11,13 @@ from engine.events import keys
 from engine.events.functions import Functions
 
 TICK, PARTITION = "orc:{t}:x:e:tick", "orc:{t}:in:0"
+CHANNEL = keys.feed_channel("t", "e")
 HOSTS = ["orc:{t}:tasks:h1", "orc:{t}:tasks:h2"]
 
 
 async def write(functions: Functions, tick: int, acknowledge: list[str], bodies: list[str]) -> int:
-    args: list[Any] = [tick, 60, keys.GROUP, len(acknowledge), *acknowledge, *bodies]
+    nudge = f'{{"sequence":{tick}}}'
+    args: list[Any] = [tick, 60, keys.GROUP, CHANNEL, nudge, len(acknowledge), *acknowledge, *bodies]
     return await functions.call("orc_write_tick", [TICK, PARTITION, *HOSTS[: len(bodies)]], args)
 
 
@@ -47,6 +50,22 @@ async def test_a_repeated_tick_still_acknowledges(redis: Redis) -> None:
     assert await redis.xlen(PARTITION) == 1
     summary: Any = await redis.xpending(PARTITION, keys.GROUP)
     assert (summary["pending"], summary["min"]) == (1, entries[-1].encode())
+
+
+async def test_watchers_are_told_with_each_call_and_also_when_nothing_is_written(redis: Redis) -> None:
+    functions = Functions(redis)
+    async with redis.pubsub() as pubsub:
+        await pubsub.subscribe(CHANNEL)
+        await write(functions, 1, [], ["one"])
+        await write(functions, 1, [], ["one"])
+        await write(functions, 2, [], [])
+        heard: list[bytes] = []
+        async with asyncio.timeout(10):
+            while len(heard) < 3:
+                message = await pubsub.get_message(ignore_subscribe_messages=True, timeout=1)
+                if message is not None:
+                    heard.append(message["data"])
+    assert heard == [b'{"sequence":1}', b'{"sequence":1}', b'{"sequence":2}']
 
 
 async def test_a_server_that_lost_the_functions_gets_them_again(redis: Redis) -> None:

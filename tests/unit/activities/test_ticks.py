@@ -316,7 +316,7 @@ async def test_what_was_asked_from_outside_ends_a_burst() -> None:
 async def test_a_burst_ends_in_time_for_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     around, kernel = burst()
     clock = 100.0
-    monkeypatch.setattr(ticks.time, "monotonic", lambda: clock)
+    monkeypatch.setattr("activities.ticks.time.monotonic", lambda: clock)
 
     def much_later() -> None:
         nonlocal clock
