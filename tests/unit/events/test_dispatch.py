@@ -12,9 +12,10 @@ from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Attempt, Delta, Done, Failed, Rewind, TaskResult, TickProposal
 from engine.errors import UnavailableError
 from engine.events import dispatch, keys
+from engine.events.bodies import GrownBodies
 from engine.events.dispatch import Dispatcher
 from engine.events.functions import Functions
-from engine.ports import Committed, StoredBody
+from engine.ports import Committed, GraphStore, StoredBody, TaskAddition
 from tests.fakes.streams import FakeDispatchStore
 
 EXECUTION = str(uuid4())
@@ -280,3 +281,25 @@ def test_memory_is_bounded_over_all_executions(monkeypatch: pytest.MonkeyPatch) 
     for n in range(5):
         memory.remember_body(str(n), body(str(n), 1))
     assert len(memory.bodies) == 3
+
+
+class Growth:
+    """A GraphStore that knows of two elements of `a1`."""
+
+    async def describe(self, tenant: str, execution_id: Any, task_ids: Any) -> dict[str, TaskAddition]:
+        elements = {f"a1[{n}]": TaskAddition(parent="a1", element=n, items_ref="r") for n in range(2)}
+        return {name: elements.get(name, TaskAddition()) for name in task_ids}
+
+
+async def test_elements_get_their_items_and_small_results_only() -> None:
+    desk = Desk()
+    desk.store.payloads["r"] = b'["x","y"]'
+    desk.store.stored = {"a0": "large" * 2_000}
+    grown = GrownBodies(desk.store, cast(GraphStore, Growth()))
+    desk.dispatcher = Dispatcher(cast(Functions, desk.functions), desk.store, grown)
+    delta = tick(assigned=(assign("a1[1]"), assign("a2"), assign("a1[7]")))
+    [(_, document)] = await desk.write(delta, growth=1)
+    first, second = document["assign"]
+    assert (first["task_id"], first["action"], first["results"]) == ("a1[1]", "a1", {})
+    assert first["input"] == {"n": 1, "item": "y", "index": 1}
+    assert (second["task_id"], second["results"]) == ("a2", {"a0": "large" * 2_000})

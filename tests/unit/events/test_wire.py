@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.contracts.events import AgentEventType
+from engine.contracts.events import AgentEvent, AgentEventType
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX
 from engine.events.wire import (
     ENTRY_BYTES_MAX,
@@ -183,3 +183,62 @@ def test_times_may_be_rfc_3339() -> None:
 
 def test_a_hosts_entry_is_json() -> None:
     assert orjson.loads(encode_host_entry({"v": 1})) == {"v": 1}
+
+
+def packed_spawn(*spawns: Any) -> list[AgentEvent]:
+    events = [
+        {"type": "agent.task_completed", "at_ms": 1, "task_id": f"t{n}", "agent_id": "a", "attempt": 1, "spawn": spawn}
+        for n, spawn in enumerate(spawns)
+    ]
+    fields = {b"x": b"00000000-0000-4000-8000-000000000001", b"b": orjson.dumps(events)}
+    return [event.to_event() for event in decode_report(fields).events]
+
+
+def test_added_tasks_come_with_the_completion() -> None:
+    (event,) = packed_spawn([{"id": "n"}])
+    assert event.spawn == ({"id": "n"},)
+    (event,) = packed_spawn([])
+    assert event.spawn is None
+
+
+@pytest.mark.parametrize(
+    ("spawn", "reason"),
+    [
+        ("n", "not a list of tasks"),
+        ([1], "not a list of tasks"),
+        ([{"id": "x" * 200_000}], "at most 131072 are taken"),
+    ],
+)
+def test_added_tasks_that_cannot_be_taken_fail_the_attempt_for_good(spawn: Any, reason: str) -> None:
+    (event,) = packed_spawn(spawn)
+    assert event.type is AgentEventType.TASK_FAILED
+    assert event.error is not None
+    assert (event.error.code, event.error.retryable) == ("SPAWN_REFUSED", False)
+    assert reason in event.error.message
+    assert event.spawn is None
+
+
+def test_added_tasks_that_are_nested_too_deep_fail_the_attempt() -> None:
+    deep: Any = []
+    for _ in range(120):
+        deep = [deep]
+    (event,) = packed_spawn([{"id": deep}])
+    assert event.error is not None
+    assert "nested" in event.error.message
+
+
+def test_of_too_many_added_tasks_in_one_entry_the_last_are_to_be_reported_again() -> None:
+    events = packed_spawn(*([{"id": "x" * 100_000}] for _ in range(3)))
+    assert [event.type for event in events] == [
+        AgentEventType.TASK_COMPLETED,
+        AgentEventType.TASK_COMPLETED,
+        AgentEventType.TASK_FAILED,
+    ]
+    assert events[2].error is not None
+    assert events[2].error.retryable
+
+
+def test_only_a_completion_adds_tasks() -> None:
+    event = {"type": "agent.task_started", "at_ms": 1, "task_id": "t", "agent_id": "a", "spawn": [{"id": "n"}]}
+    fields = {b"x": b"00000000-0000-4000-8000-000000000001", b"b": orjson.dumps([event])}
+    assert decode_report(fields).events[0].to_event().spawn is None
