@@ -76,7 +76,7 @@ class Attempt(Model):
     agent_id: str
     attempt: int
     host_id: str = Field("", description="where it was sent; in assignments, so that they can be sent again")
-    after: str | None = Field(None, description="its predecessor in a fused chain, after which the host runs it")
+    after: tuple[str, ...] = Field((), description="dependencies at the same host, after which it is to run")
 
 
 class Started(Model):

@@ -175,8 +175,8 @@ class Dispatcher:
     ) -> dict[str, Any]:
         """Results of the direct dependencies of these attempts."""
         # What runs behind its dependency at the same host finds that result there.
-        wanted = {d for attempt in attempts if attempt.after is None
-                  for d in tasks[attempt.task_id].get("depends_on", ())}  # fmt: skip
+        wanted = {d for attempt in attempts
+                  for d in tasks[attempt.task_id].get("depends_on", ()) if d not in attempt.after}  # fmt: skip
         if not wanted:
             return {}
         known = self._memory.known(proposal.execution_id, epoch)
@@ -213,7 +213,7 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
         "results": {d: results[d] for d in task.get("depends_on", ()) if d in results},
         "timeout_seconds": task.get("timeout_seconds", 300),
     }
-    if attempt.after is not None:
+    if attempt.after:
         assignment["after"] = attempt.after
     return assignment
 

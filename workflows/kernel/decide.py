@@ -21,7 +21,7 @@ from engine.contracts.kernel import (
 )
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.awaiting import awaited_events
-from workflows.kernel.chains import next_riders, riders
+from workflows.kernel.chains import RIDERS_MAX, goes_after, rest_of_chain, riders, sent_ahead
 from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
 from workflows.kernel.growth import dropped_by_rewind
@@ -207,6 +207,7 @@ class _Tick:
         silent = [i for i in unconfirmed if state.tasks[i].resends >= RESENDS_MAX and not self._is_busy(i)]
         for agent_id in sorted({state.tasks[i].agent_id or "" for i in silent}):
             self.fold.lose(state.agents[agent_id], "it confirmed no assignment")
+        resent: set[int] = set()
         for i in overdue:
             run, task = state.tasks[i], state.specs[i]
             if run.phase is Phase.RUNNING:
@@ -214,16 +215,16 @@ class _Tick:
                 self.fold.cancel.append(self._attempt(i))
                 self.fold.fail(i, TASK_TIMEOUT, why, retryable=True)
             elif run.phase is Phase.ASSIGNED:
-                self._resend(i)
+                self._resend(i, resent)
 
-    def _resend(self, head: int) -> None:
-        """The whole chain: the entry that brought it may be lost."""
-        host_id = self.state.agents[self.state.tasks[head].agent_id or ""].host_id or ""
-        before: str | None = None
+    def _resend(self, head: int, resent: set[int]) -> None:
+        """With what rides behind it: the entry that brought them may be lost."""
         for i in (head, *riders(self.state, head)):
-            attempt = self._attempt(i).model_copy(update={"host_id": host_id, "after": before})
-            self.change.resend(attempt)
-            before = attempt.task_id
+            if i not in resent:
+                resent.add(i)
+                host_id = self.state.agents[self.state.tasks[i].agent_id or ""].host_id or ""
+                after = goes_after(self.state, i) if self.state.tasks[i].riding else ()
+                self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id, "after": after}))
 
     def _is_busy(self, i: int) -> bool:
         """Its agent runs other tasks of ours, so that this one may well be waiting there."""
@@ -260,6 +261,7 @@ class _Tick:
         state = self.state
         if state.status is not ExecutionStatus.EXECUTING:
             return
+        news: list[int] = []
         for n, (i, agent_id) in enumerate(self.policy.assignments(state)):
             if n >= ASSIGNMENTS_PER_TICK_MAX:
                 break
@@ -269,12 +271,20 @@ class _Tick:
                 attempt=state.tasks[i].attempt + 1,
                 host_id=state.agents[agent_id].host_id or "",
             )
-            self.change.assign(attempt)
-            self.trail.assigned(attempt)
+            self._send(attempt)
+            news.append(i)
             if i in state.followers and state.agents[agent_id].chains:
-                for rider in next_riders(state, i, agent_id):
-                    self.change.assign(rider)
-                    self.trail.assigned(rider)
+                for j, rider in rest_of_chain(state, i, agent_id):
+                    self._send(rider)
+                    news.append(j)
+        if self.policy.looks_ahead:
+            news.extend(state.index[item.task_id] for item in self.change.recorded.get("done", ()))
+            for _, rider in sent_ahead(state, news, RIDERS_MAX - state.riders):
+                self._send(rider)
+
+    def _send(self, attempt: Attempt) -> None:
+        self.change.assign(attempt)
+        self.trail.assigned(attempt)
 
     def _conclude(self) -> None:
         state = self.state

@@ -72,7 +72,11 @@ class Fold:
         """Its host is gone: what it had in flight runs elsewhere, and it needs another host."""
         state = self.state
         for i in sorted(state.in_flight):
-            if state.tasks[i].agent_id == agent.agent_id:
+            if state.tasks[i].agent_id != agent.agent_id:
+                continue
+            if state.tasks[i].riding:  # behind a task of another agent of the same host
+                self._take_back((i, *riders(state, i)), "its agent was lost")
+            else:
                 self.fail(i, AGENT_LOST, f"agent {agent.agent_id} was lost: {why}", retryable=True, blamed=False)
         self.trail.host_lost(agent.agent_id, agent.host_id)
         self.change.lose(agent.agent_id)

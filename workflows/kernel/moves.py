@@ -31,8 +31,11 @@ class Moves:
         for j in state.dependents[i]:
             run = state.tasks[j]
             undo.set(run, "remaining", run.remaining - 1)
-            if run.remaining == 0 and run.phase is Phase.PENDING:
-                self._unblock(j)
+            if run.remaining == 0:
+                if run.phase is Phase.PENDING:
+                    self._unblock(j)
+                elif run.riding:
+                    self._alight(j)
 
     def _unblock(self, j: int) -> None:
         """Nothing is left to wait for among its dependencies."""
@@ -70,6 +73,10 @@ class Moves:
     def _ready_list(self, i: int) -> list[tuple[int, int]]:
         task = self.state.specs[i]
         return self.state.ready_alone if task.alone else self.state.ready[task.role]
+
+    def _alight(self, j: int) -> None:
+        """What it went after is done: it is its agent's work now, as any other."""
+        raise NotImplementedError
 
     def _leave_flight(self, i: int, phase: Phase) -> None:
         """Take the task to this phase, from wherever it stands."""

@@ -23,6 +23,9 @@ def window(state: RunState, agent: AgentRun) -> int:
 class Policy(Protocol):
     """A pattern: pure, deterministic, changes nothing itself."""
 
+    looks_ahead: bool
+    """Fast tasks may go out before their dependencies are done, to the host that has those."""
+
     def assignments(self, state: RunState) -> Iterator[tuple[int, str]]:
         """(task index, agent id) for tasks to start now, most urgent first.
 

@@ -85,7 +85,7 @@ class TaskRun:
         self.losses = 0
         self.resends = 0
         self.riding = False
-        """In flight behind its predecessor in a fused chain, which is not done: it takes no slot and is not due."""
+        """In flight behind dependencies at the same host that are not done: it takes no slot and is not due."""
         self.agent_id: str | None = None
         self.assigned_at_ms = 0
         self.due_ms = 0
@@ -127,7 +127,7 @@ class AgentRun:
         self.chains = False
         """Its host understands fused chains."""
         self.load = 0
-        """Attempts in flight; of a chain, one."""
+        """Attempts in flight, those that ride behind others not counted."""
 
 
 class RunState:
@@ -182,6 +182,7 @@ class RunState:
         """For each role, (slack_ms, index) of its ready tasks, most urgent first."""
         self.ready_alone: list[tuple[int, int]] = []
         self.in_flight: dict[int, None] = {}
+        self.riders = 0
         self.delayed: dict[int, None] = {}
         self.open_tasks = len(plan.tasks)
         """Tasks that are not over."""
@@ -282,7 +283,7 @@ class RunState:
         self.ready = {role: [] for role in sorted(self.plan.roles)}
         self.ready_alone, self.in_flight, self.delayed, self.held = [], {}, {}, {}
         looked, self.awaiting = self.awaiting, {}
-        self.open_tasks = self.completed = self.failed = 0
+        self.open_tasks = self.completed = self.failed = self.riders = 0
         for agent in self.agents.values():
             agent.load = 0
         for i, run in enumerate(self.tasks):
@@ -299,6 +300,7 @@ class RunState:
                 self.held[i] = None
             elif run.phase is Phase.AWAITING:
                 self.awaiting[i] = looked.get(i, 0)
+            self.riders += run.riding
             self.open_tasks += not run.phase.over
             self.completed += run.phase is Phase.COMPLETED
             self.failed += run.phase is Phase.FAILED

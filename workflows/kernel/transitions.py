@@ -76,8 +76,6 @@ class Transitions(EventTransitions, GraphTransitions):
         pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
         undo.put(state.pace_ms, role, float(pace_ms))
         self._release(i)
-        if i in state.followers:
-            self._advance_chain(state.followers[i])
         self._record("done", item)
 
     def fail(self, item: Failed) -> None:
@@ -121,7 +119,7 @@ class Transitions(EventTransitions, GraphTransitions):
         state, undo = self.state, self.undo
         i = state.index[attempt.task_id]
         run = state.tasks[i]
-        riding = attempt.after is not None
+        riding = bool(attempt.after)
         if not riding:
             self._leave_ready(i)
         undo.keep(run)
@@ -130,7 +128,9 @@ class Transitions(EventTransitions, GraphTransitions):
         run.assigned_at_ms, run.resends = self.at_ms, 0
         run.due_ms = NEVER_MS if riding else self.at_ms + RESEND_AFTER_MS
         undo.put(state.in_flight, i, None)
-        if not riding:
+        if riding:
+            undo.set(state, "riders", state.riders + 1)
+        else:
             agent = state.agents[attempt.agent_id]
             undo.set(agent, "load", agent.load + 1)
         self._record("assigned", attempt)
@@ -142,15 +142,14 @@ class Transitions(EventTransitions, GraphTransitions):
             self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
         self._record("resent", attempt)
 
-    def _advance_chain(self, j: int) -> None:
-        """The predecessor is done: the next task of the chain is its agent's work now."""
+    def _alight(self, j: int) -> None:
         run = self.state.tasks[j]
-        if run.riding:
-            agent = self.state.agents[run.agent_id or ""]
-            self.undo.set(run, "riding", False)
-            if run.phase is Phase.ASSIGNED:  # a stored tick tells of its start before its predecessor's end
-                self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
-            self.undo.set(agent, "load", agent.load + 1)
+        agent = self.state.agents[run.agent_id or ""]
+        self.undo.set(run, "riding", False)
+        if run.phase is Phase.ASSIGNED:  # a stored tick tells of its start before its predecessor's end
+            self.undo.set(run, "due_ms", self.at_ms + RESEND_AFTER_MS)
+        self.undo.set(agent, "load", agent.load + 1)
+        self.undo.set(self.state, "riders", self.state.riders - 1)
 
     # The execution -----------------------------------------------------------------------------------------
 
@@ -206,6 +205,7 @@ class Transitions(EventTransitions, GraphTransitions):
             self._stop_waiting(i)
         if run.riding:
             undo.set(run, "riding", False)
+            undo.set(state, "riders", state.riders - 1)
         elif run.agent_id is not None and run.phase.in_flight:
             agent = state.agents[run.agent_id]
             undo.set(agent, "load", agent.load - 1)

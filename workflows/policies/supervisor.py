@@ -10,6 +10,8 @@ from workflows.kernel.state import RunState
 class SupervisorPolicy:
     """Roles are independent of each other; within a role the workers share the load evenly."""
 
+    looks_ahead = True
+
     def assignments(self, state: RunState) -> Iterator[tuple[int, str]]:
         if state.ready_alone:
             yield from self._alone(state)

@@ -3,8 +3,8 @@
 An attempt is remembered after its end, so that the same one arriving again (the engine sends what was not
 confirmed once more) is not done twice. That memory is bounded and forgets idle executions first.
 
-An attempt with `after` is the next of a chain: it waits behind its predecessor, not in the agent's queue, and takes
-the slot that the predecessor leaves, with its result. When the predecessor does not complete, it is given back.
+An attempt with `after` waits behind those tasks, not in the agent's queue. When the last of them has completed it goes on
+before what else waits for its agent, with their results. When one of them does not complete, it is given back.
 """
 
 from collections import OrderedDict, deque
@@ -30,6 +30,7 @@ class Attempt:
         "followers",
         "inherited",
         "key",
+        "missing",
         "released",
         "running",
         "started_at_ms",
@@ -52,9 +53,11 @@ class Attempt:
         self.announced = False
         """Its start was handed to the outbox."""
         self.followers: list[Attempt] | None = None
-        """What waits for its completion: the rest of a chain hangs on the next one."""
-        self.inherited: bytes | None = None
-        """Its predecessor's result, as JSON."""
+        """What waits for its completion, and perhaps for others."""
+        self.missing = 0
+        """Predecessors that have not completed."""
+        self.inherited: dict[str, bytes] = {}
+        """Its predecessors' results, as JSON."""
 
     @property
     def route(self) -> Route:
@@ -179,8 +182,8 @@ class Board:
     def ended(self, attempt: Attempt, result: bytes | None = None) -> list[Attempt]:
         """It was reported, or nobody wants its report; its slot may still be taken, see `release`.
 
-        With a result the chain behind it goes on as soon as the slot is free; without, what waits behind it is
-        returned, to be given back.
+        With a result what waits behind it alone goes on as soon as a slot is free; without, all that waits behind it
+        is returned, to be given back.
         """
         execution, slot = attempt.execution, attempt.key[1:]
         if execution.attempts.get(slot, DONE) is attempt:
@@ -196,9 +199,11 @@ class Board:
             if result is None:
                 self._return(follower, returned)
             elif follower.wanted:
-                follower.inherited = result
-                follower.agent.queue.appendleft(follower)
-                self._list(follower.agent, first=True)
+                follower.inherited[attempt.key.task_id] = result
+                follower.missing -= 1
+                if not follower.missing:
+                    follower.agent.queue.appendleft(follower)
+                    self._list(follower.agent, first=True)
         return returned
 
     def release(self, attempt: Attempt) -> None:
@@ -257,23 +262,30 @@ class Board:
             # Not remembered: the engine may hand out the same attempt again later.
             changes.returned.append(attempt)
             return
-        after, before = assignment.get("after"), None
-        if after is not None:
-            number = execution.latest.get((after, key.epoch), 0)
-            before = execution.attempts.get((after, key.epoch, number), DONE)
-            if before is DONE:
-                attempt.inherited = self._kept_result(Key(key.execution_id, after, key.epoch, number))
-            if attempt.inherited is None and (before is DONE or before.agent is not agent):
+        before: list[Attempt] = []
+        for name in assignment.get("after") or ():
+            number = execution.latest.get((name, key.epoch), 0)
+            predecessor = execution.attempts.get((name, key.epoch, number), DONE)
+            if predecessor is not DONE:
+                before.append(predecessor)
+                continue
+            result = self._kept_result(Key(key.execution_id, name, key.epoch, number))
+            if result is None:
                 changes.returned.append(attempt)
                 return
+            attempt.inherited[name] = result
         execution.attempts[key[1:]] = attempt
         execution.latest[key.task_id, key.epoch] = key.attempt
         self.remembered += 1
         execution.open += 1
         execution.waiting += 1
-        if before is not DONE:
-            before.followers = [*(before.followers or ()), attempt]
-        else:
+        attempt.missing = len(before)
+        for predecessor in before:
+            if predecessor.followers is None:
+                predecessor.followers = [attempt]
+            else:
+                predecessor.followers.append(attempt)
+        if not before:
             agent.queue.append(attempt)
             self._list(agent)
 

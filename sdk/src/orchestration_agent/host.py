@@ -255,9 +255,9 @@ class AgentHost:
     def _task_of(self, attempt: Attempt) -> Task:
         assignment, entry, key = attempt.assignment, attempt.entry, attempt.key
         results = assignment.get("results")
-        if attempt.inherited is not None:
-            results = {**(results or {}), assignment["after"]: orjson.loads(attempt.inherited)}
-            attempt.inherited = None
+        if attempt.inherited:
+            results = {**(results or {}), **{name: orjson.loads(raw) for name, raw in attempt.inherited.items()}}
+            attempt.inherited = {}
         return Task(
             task_id=key.task_id,
             agent_id=assignment["agent_id"],

@@ -101,8 +101,9 @@ def _check_assignment(item: dict[str, Any]) -> None:
         and isinstance(item["attempt"], int)
     ):
         raise MalformedEntry("an assignment needs task_id, agent_id, epoch and attempt")
-    if not isinstance(item.get("after", ""), str | None):
-        raise MalformedEntry("after is the id of a task")
+    after = item.get("after") or []
+    if not isinstance(after, list) or not all(isinstance(task_id, str) for task_id in after):
+        raise MalformedEntry("after is a list of tasks' ids")
 
 
 def encode_event(

@@ -217,7 +217,7 @@ def chain(*names: str, **more: Any) -> list[dict[str, Any]]:
     """Assignments of a chain in the order of the names."""
     assign = [Conversation.assignment(name, **more) for name in names]
     for before, item in pairwise(assign):
-        item["after"] = before["task_id"]
+        item["after"] = [before["task_id"]]
         del item["results"]
     return assign
 

@@ -18,7 +18,7 @@ def assignment(task_id: str, attempt: int = 1, agent_id: str = "w-1") -> dict[st
 
 
 def chained(task_id: str, after: str, attempt: int = 1, agent_id: str = "w-1") -> dict[str, object]:
-    return {**assignment(task_id, attempt, agent_id), "after": after}
+    return {**assignment(task_id, attempt, agent_id), "after": [after]}
 
 
 def names(attempts: list[Attempt]) -> list[str]:
@@ -201,7 +201,7 @@ def test_a_chain_takes_one_slot_and_goes_on_before_what_waits_with_its_predecess
     assert names([first, other]) == ["a", "x"]
     assert finish(board, first, b'{"n": 1}') == []
     (second,) = board.ready()
-    assert (second.key.task_id, second.inherited) == ("b", b'{"n": 1}')
+    assert (second.key.task_id, second.inherited) == ("b", {"a": b'{"n": 1}'})
     assert (board.running, board.queued) == (2, 2)
     finish(board, second)
     assert started(board) == ["c"]
@@ -286,12 +286,35 @@ def test_a_host_that_closes_gives_the_rest_of_its_chains_back() -> None:
     assert names(board.give_back_all()) == ["b"]
 
 
-def test_an_unknown_predecessor_and_one_of_another_agent_give_the_task_back() -> None:
+def test_an_unknown_predecessor_gives_the_task_back() -> None:
     board = Board(1)
-    board.take([entry(assign=[assignment("a", agent_id="w-2")])], 0.0)
-    changes = board.take([entry(assign=[chained("b", "a"), chained("c", "nobody"), chained("d", "c")])], 0.0)
-    assert names(changes.returned) == ["b", "c", "d"]
-    assert board.remembered == 1
+    changes = board.take([entry(assign=[chained("c", "nobody"), chained("d", "c")])], 0.0)
+    assert names(changes.returned) == ["c", "d"]
+    assert board.remembered == 0
+
+
+def test_what_waits_behind_tasks_of_several_agents_starts_after_the_last_with_the_results_of_all() -> None:
+    board = Board(1)
+    join = {**assignment("join", agent_id="w-3"), "after": ["a", "b"]}
+    board.take([entry(assign=[assignment("a"), assignment("b", agent_id="w-2"), join])], 0.0)
+    first, second = board.ready()
+    finish(board, first, b"1")
+    assert board.ready() == []
+    finish(board, second, b"2")
+    (third,) = board.ready()
+    assert (third.key.task_id, third.inherited) == ("join", {"a": b"1", "b": b"2"})
+
+
+def test_what_waits_behind_several_is_given_back_once_when_one_of_them_fails() -> None:
+    board = Board(2)
+    join = {**assignment("join"), "after": ["a", "b"]}
+    board.take([entry(assign=[assignment("a"), assignment("b"), join, chained("end", "join")])], 0.0)
+    first, second = board.ready()
+    assert names(board.ended(first)) == ["join", "end"]
+    assert board.ended(second, b"2") == []
+    board.release(first)
+    board.release(second)
+    assert (board.ready(), board.queued) == ([], 0)
 
 
 def test_a_predecessor_that_has_ended_gives_its_kept_result_or_the_task_goes_back() -> None:
@@ -302,7 +325,7 @@ def test_a_predecessor_that_has_ended_gives_its_kept_result_or_the_task_goes_bac
     finish(board, first, b"7")
     board.take([entry(assign=[chained("b", "a")])], 0.0)
     (second,) = board.ready()
-    assert second.inherited == b"7"
+    assert second.inherited == {"a": b"7"}
     kept.clear()  # consumed
     assert names(board.take([entry(assign=[chained("c", "a")])], 0.0).returned) == ["c"]
 
@@ -360,7 +383,7 @@ def test_every_task_of_a_chain_starts_after_its_predecessor_completed_or_is_give
         key = Key("x", f"t{number}", 1, attempt)
         if kind == "assign":
             item = assignment(key.task_id, attempt)
-            document = {"assign": [{**item, "after": f"t{number - 1}"} if number else item]}
+            document = {"assign": [{**item, "after": [f"t{number - 1}"]} if number else item]}
             there.add(key)
         elif kind == "cancel":
             document = {"cancel": [[key.task_id, 1, attempt]]}
@@ -380,7 +403,8 @@ def test_every_task_of_a_chain_starts_after_its_predecessor_completed_or_is_give
         there -= {a.key for a in returned}
         for begun in board.ready():
             if begun.key.task_id != "t0":
-                assert begun.inherited == f"t{int(begun.key.task_id[1]) - 1}".encode()
+                before = f"t{int(begun.key.task_id[1]) - 1}"
+                assert begun.inherited == {before: before.encode()}
             running.append(begun)
         there_now = {a.key for a in _open(board)}
         assert there_now <= there

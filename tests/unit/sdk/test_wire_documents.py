@@ -38,7 +38,7 @@ def test_a_renewal_needs_no_execution() -> None:
         {
             "execution_id": "x",
             "reply_to": "in",
-            "assign": [{"task_id": "b", "agent_id": "w", "epoch": 1, "attempt": 1, "after": ["a"]}],
+            "assign": [{"task_id": "b", "agent_id": "w", "epoch": 1, "attempt": 1, "after": "a"}],
         },
     ],
 )

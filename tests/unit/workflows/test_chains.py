@@ -22,16 +22,16 @@ def chained(*tasks: object, agents: int = 1, chains: bool = True, slots: int = 1
 def test_a_chain_goes_out_at_once_and_says_what_follows_what() -> None:
     drill = chained()
     assert [(a.task_id, a.after, a.attempt) for a in drill.tick().delta.assigned] == [
-        ("a", None, 1),
-        ("b", "a", 1),
-        ("c", "b", 1),
+        ("a", (), 1),
+        ("b", ("a",), 1),
+        ("c", ("b",), 1),
     ]
     assert len(drill.audit("agent.task_assigned")) == 3
 
 
 def test_a_host_that_does_not_know_chains_gets_one_task_at_a_time() -> None:
     drill = chained(chains=False)
-    assert [(a.task_id, a.after) for a in drill.tick().delta.assigned] == [("a", None)]
+    assert [(a.task_id, a.after) for a in drill.tick().delta.assigned] == [("a", ())]
     assert drill.finish() is ExecutionStatus.COMPLETED
     assert drill.assigned() == ["a", "b", "c"]
 
@@ -62,7 +62,7 @@ def test_a_chain_takes_one_slot_however_far_it_has_come() -> None:
 def test_many_chains_are_shared_by_slots_not_by_tasks() -> None:
     tasks = [task(f"{row}{n}", (row * 3 + n - 1,) if n else (), fused=n > 0) for row in range(4) for n in range(3)]
     drill = chained(*tasks, agents=2, slots=2)
-    heads = [a for a in drill.tick().delta.assigned if a.after is None]
+    heads = [a for a in drill.tick().delta.assigned if not a.after]
     assert sorted(a.agent_id for a in heads) == ["worker-1", "worker-1", "worker-2", "worker-2"]
 
 
@@ -89,7 +89,7 @@ def test_an_unconfirmed_chain_is_sent_again_as_a_whole() -> None:
     drill = chained()
     drill.tick()
     resent = drill.tick(after_ms=RESEND_AFTER_MS).delta.resent
-    assert [(a.task_id, a.after, a.attempt) for a in resent] == [("a", None, 1), ("b", "a", 1), ("c", "b", 1)]
+    assert [(a.task_id, a.after, a.attempt) for a in resent] == [("a", (), 1), ("b", ("a",), 1), ("c", ("b",), 1)]
     assert drill.state.agents["worker-1"].load == 1
 
 
@@ -107,7 +107,7 @@ def test_when_a_task_fails_those_behind_it_are_taken_back(retryable: bool) -> No
         return
     assert drill.phase("c") is Phase.PENDING
     again = drill.tick(after_ms=1_000).delta.assigned
-    assert [(a.task_id, a.attempt, a.after) for a in again] == [("b", 2, None), ("c", 2, "b")]
+    assert [(a.task_id, a.attempt, a.after) for a in again] == [("b", 2, ()), ("c", 2, ("b",))]
     assert drill.finish() is ExecutionStatus.COMPLETED
 
 
@@ -138,7 +138,7 @@ def test_a_pause_stops_between_the_tasks_of_a_chain() -> None:
     assert drill.state.status is ExecutionStatus.PAUSED
     assert [drill.phase(name) for name in ("a", "b", "c")] == [Phase.COMPLETED, Phase.READY, Phase.PENDING]
     drill.control("resume")
-    assert [(a.task_id, a.after) for a in drill.tick().delta.assigned] == [("b", None), ("c", "b")]
+    assert [(a.task_id, a.after) for a in drill.tick().delta.assigned] == [("b", ()), ("c", ("b",))]
     assert drill.finish() is ExecutionStatus.COMPLETED
 
 
@@ -193,8 +193,8 @@ def test_going_back_to_a_checkpoint_begins_the_chain_anew() -> None:
     decision = drill.tick()
     assert decision.delta.rewind is not None
     assert [(a.task_id, a.after) for a in drill.tick().delta.assigned or decision.delta.assigned] == [
-        ("a", None),
-        ("b", "a"),
-        ("c", "b"),
+        ("a", ()),
+        ("b", ("a",)),
+        ("c", ("b",)),
     ]
     assert drill.finish() is ExecutionStatus.COMPLETED

@@ -527,7 +527,7 @@ def test_what_rides_behind_a_task_that_adds_others_is_taken_back_and_waits_for_t
     assert [a.task_id for a in drill.in_flight()] == ["a", "b", "c"]
     spawn(drill, "a", {"id": "n", "agent": "worker", "blocks": ["b"]})
     assert [a.task_id for a in drill.decisions[-1].cancel] == ["b", "c"]
-    assert [a.task_id for a in drill.in_flight()] == ["n"]
+    assert [(a.task_id, a.after) for a in drill.deltas[-1].assigned] == [("n", ()), ("b", ("n",)), ("c", ("b",))]
     drill.continue_as_new()
     assert drill.finish() is ExecutionStatus.COMPLETED
     assert drill.assigned() == ["a", "b", "c", "n", "b", "c"]
