@@ -266,6 +266,8 @@ class Model:
         self.passed.clear()
         self.let_through &= self.done
         self.woken &= self.done
+        # An attempt is (epoch, task, attempt): a new task of an old name begins with its first.
+        self.attempts = {name: attempt for name, attempt in self.attempts.items() if name not in dropped}
         self.taken = {event: name for event, name in self.taken.items() if name in self.done}
 
     def check_start(self, sent: Attempt) -> None:
