@@ -24,6 +24,14 @@ def tick_summary(delta: Delta) -> str:
         parts.append("failed " + _names([item.task_id for item in delta.failed]))
     if delta.gone:
         parts.append("lost " + _names(list(delta.gone)))
+    if delta.expanded:
+        parts.append("expanded " + _names([item.task_id for item in delta.expanded]))
+    if delta.spawned:
+        parts.append("added " + _names([task.id for item in delta.spawned for task in item.tasks]))
+    if delta.triggered:
+        parts.append("set off " + _names([item.task_id for item in delta.triggered]))
+    if delta.passed:
+        parts.append("skipped " + _names(list(delta.passed)))
     if delta.assigned:
         parts.append("assigned " + _names([item.task_id for item in delta.assigned]))
     if delta.checkpoint is not None:

@@ -2,15 +2,17 @@
 
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.execution import ExecutionStatus, TaskState
 from engine.contracts.views import ExecutionView
+from planner.text import parse_text
 from tests.integration.engine.bench import Bench, definition, types
 
-QUICK = {"retry_policy": "none"}
+EXAMPLE = Path(__file__).parents[3] / "examples" / "dynamic.yaml"
 
 
 async def send(bench: Bench, execution_id: UUID, kind: str, payload: Any = None, event_id: str | None = None) -> str:
@@ -263,7 +265,7 @@ async def test_an_added_task_that_closes_a_cycle_is_refused_and_the_run_goes_on_
 
 
 async def test_an_equal_task_takes_the_result_of_the_first(bench: Bench) -> None:
-    tasks = [
+    tasks: list[dict[str, Any]] = [
         {"id": "a", "reuse": True, "input": {"result": {"x": 1}}},
         {"id": "b", "reuse": True, "depends_on": ["a"], "input": {"result": "y" * 10_000}},
         {"id": "c", "depends_on": ["b"]},
@@ -314,4 +316,18 @@ async def test_resuming_from_before_an_expansion_expands_again(bench: Bench) -> 
     done = await bench.until_closed(execution_id)
     assert (done.status, done.epoch) == (ExecutionStatus.COMPLETED, 2)
     assert list(done.task_states) == ["list", "each", "wait", "each[0]", "each[1]"]
+    await bench.assert_replays(execution_id)
+
+
+async def test_the_example_runs_as_it_says(bench: Bench) -> None:
+    document = parse_text(EXAMPLE.read_text(encoding="utf-8"))
+    execution_id = await bench.start({**document, "name": f"example-{uuid.uuid4().hex[:8]}"}, {"threshold": 2})
+    await send(bench, execution_id, "release", {"ok": True})
+    done = await bench.until_closed(execution_id)
+    assert done.status is ExecutionStatus.COMPLETED
+    assert done.task_states["alarm"] is TaskState.SKIPPED
+    assert done.task_states["build[3]"] is TaskState.COMPLETED
+    events = await bench.events(execution_id)
+    order = [e.payload["task_id"] for e in events if e.event_type == "task.completed"]
+    assert order.index("safety") < order.index("report") < order.index("publish")
     await bench.assert_replays(execution_id)
