@@ -55,6 +55,9 @@ ALLOCATION_WAIT_SECONDS = 30.0
 CHAINED_MS_MAX = 1_000
 """After so long without a pause between ticks, the workflow lets signals in."""
 
+TIMER_EARLY_MS_MAX = 1_000
+"""A timer that is earlier than needed is kept when it is no earlier than that: else it would cost a workflow task."""
+
 HISTORY_BYTES_MAX = 1024 * 1024
 
 
@@ -203,7 +206,8 @@ class ExecutionWorkflow:
             return
         due_ms = next_due_ms(self._state)
         if due_ms is not None and due_ms > self._now_ms():
-            if self._timer is None or self._timer.done() or self._timer_due_ms > due_ms:
+            early_ms = due_ms - self._timer_due_ms
+            if self._timer is None or self._timer.done() or not 0 <= early_ms < TIMER_EARLY_MS_MAX:
                 self._stop_timer()
                 self._timer_due_ms = due_ms
                 self._timer = asyncio.create_task(self._sleep(due_ms - self._now_ms()))
@@ -352,7 +356,8 @@ class ExecutionWorkflow:
             delta = Delta.model_validate_json(text)
             apply_delta(self._state, delta)
             self._learn(delta)
-        if not kept:
+        if not kept or burst.bind_request is not None:
+            # A replay has not opened the burst that begins an execution: what that kept must decide nothing here.
             self._inbox.leave_out_settled(self._state)
         self._inbox.batches.extend(outcome.events)
         self._take_control(outcome.control)

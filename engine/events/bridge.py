@@ -7,6 +7,7 @@ that consumes it (`engine.events.dispatch`), never before; what is not consumed 
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -26,7 +27,7 @@ from engine.contracts.limits import (
 from engine.contracts.streams import partition_of
 from engine.errors import EngineError, NotFoundError
 from engine.events import keys, wire
-from engine.events.deliveries import Deliveries, Held
+from engine.events.deliveries import UNHURRIED_BUSY_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
@@ -40,6 +41,9 @@ READ_COUNT_MIN = 20
 READ_BLOCK_MS = 100
 HELD_BYTES_MAX = 128 * 1024 * 1024
 SWEEP_SECONDS = 0.05
+BUSY_SIGNALS, BUSY_SECONDS = 60, 2.0
+"""As many signals in so short a time are much to do."""
+
 COVER_CHECK_SECONDS = 0.5
 SIGNAL_TIMEOUT_SECONDS = 10.0
 STRAY_TRIES_MAX = 5
@@ -74,6 +78,8 @@ class Bridge:
         self._progress = progress
         self._deliveries: dict[tuple[str, str], Deliveries] = {}
         self._held_bytes = 0
+        self._signalled_at: deque[float] = deque(maxlen=BUSY_SIGNALS)
+        """When the last signals went out."""
         self._senders: set[asyncio.Task[None]] = set()
         self._recovered: dict[tuple[str, int], int] = {}
         """(tenant, partition) -> fence under which its pending entries were taken over."""
@@ -271,6 +277,7 @@ class Bridge:
         if deliveries is None:
             deliveries = self._deliveries[key] = Deliveries(tenant, execution_id, batch.partition)
         held = Held(batch, size_bytes, time.monotonic())
+        deliveries.under(self._leases.fences.get(batch.partition))
         hand_over = deliveries.may_hand_over()
         if not deliveries.add(held):
             return
@@ -311,7 +318,7 @@ class Bridge:
     # Sending ---------------------------------------------------------------------------------------------------
 
     def _send_soon(self, deliveries: Deliveries) -> None:
-        taken = deliveries.due(time.monotonic())
+        taken = self._due(deliveries)
         if not taken:
             self._forget_when_empty(deliveries)
             return
@@ -320,8 +327,15 @@ class Bridge:
         self._senders.add(sender)
         sender.add_done_callback(self._senders.discard)
 
+    def _due(self, deliveries: Deliveries) -> list[Held]:
+        deliveries.under(self._leases.fences.get(deliveries.partition))
+        now = time.monotonic()
+        busy = len(self._signalled_at) == BUSY_SIGNALS and now - self._signalled_at[0] < BUSY_SECONDS
+        return deliveries.due(now, UNHURRIED_BUSY_SECONDS if busy else UNHURRIED_SECONDS)
+
     async def _send(self, deliveries: Deliveries, taken: list[Held]) -> None:
         batches = [self._stamped(deliveries, held) for held in taken]
+        self._signalled_at.append(time.monotonic())
         try:
             async with asyncio.timeout(SIGNAL_TIMEOUT_SECONDS):
                 await self._launcher.signal(deliveries.tenant, UUID(deliveries.execution_id), "events", batches)
@@ -335,11 +349,17 @@ class Bridge:
             deliveries.retry_at = time.monotonic() + SIGNAL_TIMEOUT_SECONDS
             log.exception("bridge.signal_broken", execution_id=deliveries.execution_id)
         else:
-            deliveries.failures = 0
-            deliveries.mark_sent(taken, time.monotonic())
+            self._sent(deliveries, taken, batches)
         finally:
             deliveries.sending = False
         self._send_soon(deliveries)
+
+    def _sent(self, deliveries: Deliveries, taken: list[Held], batches: Sequence[InboxBatch]) -> None:
+        """It has arrived. Workflows drop what came under an older fence once they hear of a newer one: what went out
+        before this process lost the partition and got it back goes once more."""
+        deliveries.failures = 0
+        if self._leases.fences.get(deliveries.partition) in (None, batches[0].fence):
+            deliveries.mark_sent(taken, time.monotonic())
 
     async def _not_found(self, deliveries: Deliveries, taken: list[Held]) -> None:
         """Temporal has no such open run. It is late only if PostgreSQL says closed; otherwise it waits."""

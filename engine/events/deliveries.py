@@ -13,6 +13,10 @@ the execution."""
 
 CREDIT_CHECK_SECONDS = 0.05
 UNHURRIED_SECONDS = 0.1
+UNHURRIED_BUSY_SECONDS = 11.0
+"""So long a start waits for something else to travel with while there is much to do: most tasks end sooner, and each
+signal spared is a workflow task spared. It must come before the assignment is sent again (RESEND_AFTER_MS)."""
+
 EVENT_MEMORY_BYTES = 1024
 _UNHURRIED = frozenset({AgentEventType.TASK_STARTED})
 
@@ -56,6 +60,8 @@ class Deliveries:
     held: dict[str, Held] = field(default_factory=dict)
     memory_bytes: int = 0
     """What all that is held costs."""
+    fence: int = 0
+    """Of the partition, when something was last done for it."""
     sending: bool = False
     signals: int = 0
     retry_at: float = 0.0
@@ -82,6 +88,15 @@ class Deliveries:
                 self.memory_bytes -= held.memory_bytes
         self.full_until = 0.0
 
+    def under(self, fence: int | None) -> None:
+        """The partition's fence by now; None when it is another process's. Under a new one nothing counts as delivered:
+        workflows drop what came under an older one."""
+        if fence is None or fence == self.fence:
+            return
+        self.fence = fence
+        for h in self.held.values():
+            h.delivered_at = h.signal = None
+
     @property
     def low(self) -> str:
         """No entry of this execution below it is unacknowledged."""
@@ -91,14 +106,14 @@ class Deliveries:
         """Not while a signal is under way: what is handed over would overtake it."""
         return not self.sending and not any(h.delivered_at is None or h.signal is not None for h in self.held.values())
 
-    def due(self, now: float) -> list[Held]:
+    def due(self, now: float, unhurried_seconds: float = UNHURRIED_SECONDS) -> list[Held]:
         """What the next signal is to carry: everything that waits or was not covered in time; [] when not now."""
         if self.sending or now < max(self.retry_at, self.full_until):
             return []
         waiting = [h for h in self.held.values() if h.delivered_at is None or h.overdue(now)]
         if not waiting:
             return []
-        if all(h.unhurried and now - h.read_at < UNHURRIED_SECONDS for h in waiting):
+        if all(h.unhurried and now - h.read_at < unhurried_seconds for h in waiting):
             return []
         under_way = [h for h in self.held.values()
                      if h.delivered_at is not None and h.signal is not None and not h.overdue(now)]  # fmt: skip
