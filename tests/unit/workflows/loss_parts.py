@@ -35,7 +35,7 @@ from workflows.kernel.state import RunState
 from workflows.kernel.transitions import apply_delta
 
 ANSWER_TICKS_MAX = 2
-SIGNALS_MAX = 3
+SIGNALS_MAX = 2
 HISTORY_ITEMS_MAX = 12
 COVER_CHECK_SECONDS = 0.5
 EntryId = str
