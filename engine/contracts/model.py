@@ -23,7 +23,8 @@ class Model(BaseModel):
         """
         template = _TEMPLATES.get(cls)
         if template is None:
-            template = _TEMPLATES[cls] = {name: field.get_default() for name, field in cls.model_fields.items()}
+            fields = cls.model_fields.items()
+            template = _TEMPLATES[cls] = {name: f.get_default(call_default_factory=True) for name, f in fields}
         made = cls.__new__(cls)
         _set(made, "__dict__", {**template, **values})
         _set(made, "__pydantic_fields_set__", set(values))

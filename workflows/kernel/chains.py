@@ -1,7 +1,7 @@
 """Tasks that go out before their dependencies are done, because the same host has those.
 
-The planner fuses linear chains of one role: such a chain always goes out as one. Beside that, where tasks take no longer
-than asking for them, what can only follow from tasks at one host is sent to that host ahead of time, within a limit.
+The planner fuses linear chains of one role: such a chain always goes out as one. Beside that, where tasks take no
+longer than asking for them, what can only follow from tasks at one host is sent there ahead of time, within a limit.
 
 Either way a task that goes out so rides: it is in flight, but without a slot and without a due time, until the last of
 the dependencies that it goes after is done. When it does not come to that, it is taken back and waits again.

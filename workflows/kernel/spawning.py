@@ -113,7 +113,7 @@ class _Plan:
                     continue
                 if name not in state.index:
                     raise SpawnRefusedError(f"{task_id} depends on {name}, which is not there")
-                if state.tasks[state.index[name]].phase in _GIVEN_UP:
+                if _given_up(state, state.index[name]):
                     raise SpawnRefusedError(f"{task_id} depends on {name}, which was given up")
             for name in self.blocks[task_id]:
                 if not _NAME.match(name) or name not in state.index:
@@ -228,3 +228,18 @@ def kernel_task(task: TaskDefinition, index: dict[str, int], slack_ms: int, retr
         ),
         reuse=task.reuse,
     )
+
+
+def _given_up(state: RunState, i: int) -> bool:
+    """It failed, or it was skipped because something before it failed and not because of a condition."""
+    seen: set[int] = set()
+    look = [i]
+    while look:
+        at = look.pop()
+        phase = state.tasks[at].phase
+        if phase in _GIVEN_UP:
+            return True
+        if phase is Phase.SKIPPED and at not in seen:
+            seen.add(at)
+            look.extend(d for d in state.specs[at].deps if state.tasks[d].phase in (*_GIVEN_UP, Phase.SKIPPED))
+    return False

@@ -25,7 +25,7 @@ from workflows.kernel.state import PACE_WEIGHT, Phase, RunState
 NEVER_MS = 2**53 - 1
 """Due time of what waits for something else; the largest number that every reader of JSON takes as it is."""
 
-RESEND_AFTER_MS = 10_000
+RESEND_AFTER_MS = 15_000
 """An assignment that its agent has not confirmed for so long is sent again."""
 
 
