@@ -3,8 +3,8 @@
 An attempt is remembered after its end, so that the same one arriving again (the engine sends what was not
 confirmed once more) is not done twice. That memory is bounded and forgets idle executions first.
 
-An attempt with `after` waits behind those tasks, not in the agent's queue. When the last of them has completed it goes on
-before what else waits for its agent, with their results. When one of them does not complete, it is given back.
+An attempt with `after` waits behind those tasks, not in the agent's queue. When the last of them has completed it goes
+on before what else waits for its agent, with their results. When one of them does not complete, it is given back.
 """
 
 from collections import OrderedDict, deque
