@@ -3,6 +3,8 @@
 import uuid
 from uuid import UUID
 
+import pytest
+
 from engine.contracts.execution import ExecutionStatus, TaskState
 from tests.integration.engine.bench import DIAMOND, Bench, chain, definition, types
 
@@ -39,7 +41,13 @@ async def test_a_requested_pause_makes_the_checkpoint_that_was_named(bench: Benc
     assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
 
 
-async def test_a_run_that_is_busy_inside_one_workflow_task_obeys_a_pause(bench: Bench) -> None:
+async def test_a_run_that_is_busy_inside_one_workflow_task_obeys_a_pause(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A host that knows no chains needs a tick for each task: that takes long enough for a pause to come.
+    monkeypatch.setattr("orchestration_agent.host.FEATURES", ())
+    await bench.stop()
+    await bench.start_host()
     execution_id = await bench.start(definition(*chain(400), agents=1))
     await bench.until_event(execution_id, "task.completed", task_id="t5")
     await bench.ask(execution_id, "pause")
