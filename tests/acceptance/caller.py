@@ -5,7 +5,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,13 +54,21 @@ class Caller:
     def rest(self, verb: str, path: str, **arguments: Any) -> httpx.Response:
         return self.http.request(verb, f"/api/v1{path}", **arguments)
 
-    def create(self, *tasks: dict[str, Any], agents: int = 2, agent_type: str = "synthetic", **fields: Any) -> str:
-        """A definition with one role, `worker`; its id."""
+    def create(
+        self,
+        *tasks: dict[str, Any],
+        agents: int = 2,
+        agent_type: str = "synthetic",
+        types: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> str:
+        """A definition with one role, `worker`, or with those that `types` has; its id."""
+        roles = types or {"worker": agent_type}
         definition = {
             "name": f"wf-{uuid.uuid4().hex[:12]}",
             "version": "1.0",
             "orchestration_pattern": "supervisor",
-            "agents": {"worker": {"type": agent_type, "count": agents}},
+            "agents": {role: {"type": roles[role], "count": agents} for role in sorted(roles)},
             "tasks": [{"agent": "worker", **task} for task in tasks],
             "coordination": {"type": "hybrid"},
             **fields,

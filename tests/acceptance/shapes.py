@@ -3,6 +3,7 @@
 from typing import Any
 
 Dependencies = dict[str, list[str]]
+TWO_HOSTS = {"worker": "synthetic", "writer": "recorder"}
 
 
 def chain(length: int) -> Dependencies:
@@ -28,6 +29,14 @@ def held_at(graph: Dependencies, held: tuple[str, ...], **input_fields: Any) -> 
     return [
         {"id": task_id, "depends_on": needed, "input": {**input_fields, "held": task_id in held}}
         for task_id, needed in graph.items()
+    ]
+
+
+def in_turn(graph: Dependencies) -> list[dict[str, Any]]:
+    """The roles of `TWO_HOSTS` take turns: no task can be sent ahead, each costs a tick."""
+    return [
+        {"id": task_id, "depends_on": needed, "agent": ("worker", "writer")[n % 2]}
+        for n, (task_id, needed) in enumerate(graph.items())
     ]
 
 

@@ -51,7 +51,7 @@ def test_a_task_whose_attempts_are_used_up_fails_the_execution(caller: Caller) -
     events = caller.events(execution_id)
     assert attempts(events, "never") == [1, 2]
     assert_delays(delays_before(events, "never"), [0.5])
-    assert attempts(events, "after") == []
+    assert of_type(events, "agent.task_started", "after") == []
     errors = [e["payload"] for e in of_type(events, "error.occurred")]
     assert any("no such file" in error["error_message"] for error in errors)
     assert status_changes(events)[-1] == "failed"
@@ -69,7 +69,7 @@ def test_fail_fast_starts_nothing_more(caller: Caller) -> None:
     execution_id = caller.execute(caller.create(*FAILING_BRANCH, on_failure="fail_fast"))
     status = caller.until_status(execution_id, "failed")
     events = caller.events(execution_id)
-    assert attempts(events, "good-next") == []
+    assert of_type(events, "agent.task_started", "good-next") == []
     assert status["task_states"]["bad"] == "failed"
     assert status["task_states"]["good-next"] in ("skipped", "cancelled")
 

@@ -21,7 +21,7 @@ from tests.acceptance.journal import (
     workflow_is_closed,
 )
 from tests.acceptance.running import RunningEngine, running_engine, until
-from tests.acceptance.shapes import Dependencies, chain, tasks
+from tests.acceptance.shapes import TWO_HOSTS, Dependencies, chain, in_turn
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 
@@ -36,7 +36,7 @@ def warm_hosts(engine: RunningEngine) -> None:
 
 
 def warm_up(caller: Caller) -> None:
-    caller.until_completed(caller.execute(caller.create({"id": "warm"})))
+    caller.until_completed(caller.execute(caller.create(*in_turn(chain(2)), types=TWO_HOSTS)))
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def assert_agreement(engine: RunningEngine, caller: Caller, execution_id: str, g
 
 
 def run_with_kills(engine: RunningEngine, caller: Caller, kills: int) -> None:
-    execution_id = caller.execute(caller.create(*tasks(LONG_CHAIN)))
+    execution_id = caller.execute(caller.create(*in_turn(LONG_CHAIN), types=TWO_HOSTS))
     with further_signals(engine, caller.tenant, execution_id):
         tick = 0
         for _ in range(kills):
@@ -109,7 +109,7 @@ def test_the_worker_is_killed_after_several_ticks_in_one_workflow_task_while_sig
 
 
 def test_signals_alone_make_no_tick_happen_twice(engine: RunningEngine, caller: Caller) -> None:
-    execution_id = caller.execute(caller.create(*tasks(LONG_CHAIN)))
+    execution_id = caller.execute(caller.create(*in_turn(LONG_CHAIN), types=TWO_HOSTS))
     with further_signals(engine, caller.tenant, execution_id):
         caller.until_completed(execution_id)
     assert_agreement(engine, caller, execution_id, LONG_CHAIN)
@@ -123,7 +123,7 @@ def test_all_is_committed_but_unknown_to_temporal_when_the_worker_is_killed_and_
 
 def leave_temporal_behind(engine: RunningEngine, caller: Caller) -> None:
     """Temporal stands still, the worker goes on inside its workflow task to the end, and is killed."""
-    execution_id = caller.execute(caller.create(*tasks(SHORT_CHAIN)))
+    execution_id = caller.execute(caller.create(*in_turn(SHORT_CHAIN), types=TWO_HOSTS))
     temporal, worker = engine.server("temporal"), engine.role("worker")
     with JournalReader(engine, caller.tenant) as reader:
         until(lambda: reader.row(execution_id).last_tick >= 2, "the first ticks are committed")

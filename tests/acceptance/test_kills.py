@@ -92,7 +92,7 @@ def test_tasks_of_a_killed_host_are_taken_over_and_what_was_done_stays_done(
     assert not again & done
     assert of_type(events, "agent.disconnected")
     for task_id in again:
-        assert len(attempts(events, task_id)) == 2
+        assert len(attempts(events, task_id)) >= 2
 
 
 def test_the_hosts_keeper_is_killed_with_all_hosts_and_work_goes_on(engine: RunningEngine, caller: Caller) -> None:
