@@ -69,7 +69,7 @@ async def test_a_host_that_registers_is_stored_and_executions_that_wait_are_told
 async def test_what_a_host_understands_is_stored_and_a_change_of_it_at_once(world: World) -> None:
     world.port.say("acme", "agent.registered", "h1")
     await world.monitor.round()
-    assert world.hosts.rows["acme", "h1"].features == ()
+    assert not world.hosts.rows["acme", "h1"].features
     world.port.say("acme", "agent.heartbeat", "h1", features=["chains"])
     await world.monitor.round()
     assert world.hosts.rows["acme", "h1"].features == ("chains",)

@@ -83,7 +83,7 @@ def test_each_role_of_the_worker_is_started_by_name(
         started.append(wanted)
 
     monkeypatch.setattr("cli.serve_worker.serve_worker", serve_worker)
-    monkeypatch.setattr("cli.serve_worker.run_role", asyncio.run)
+    monkeypatch.setattr("cli.serve_worker.run_role", lambda role, _loop: asyncio.run(role))
     assert orchestrator("serve", *arguments).code == 0
     assert started == [frozenset(roles)]
 
