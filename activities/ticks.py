@@ -22,6 +22,9 @@ log = get_logger(__name__)
 BURST_SECONDS_MAX = 0.4
 """Signals wait while ticks follow each other inside one local activity."""
 
+BURST_BYTES_MAX = 512 * 1024
+"""Of deltas: all of a burst go into one event of Temporal's history."""
+
 
 def as_application_error(error: EngineError) -> ApplicationError:
     """Permanent errors end the workflow; transient ones are tried again by Temporal."""
@@ -76,8 +79,13 @@ class TickActivities:
         committed, batches = await self._commit(first)
         stored = list(committed.stored_texts)
         more = committed.more
+        at_ms = first.delta.at_ms
         while batches and not more and _goes_on(committed) and time.monotonic() < until:
-            proposal = burst.follow_up(attempt, batches, committed.now_ms)
+            if sum(map(len, stored)) > BURST_BYTES_MAX:
+                break
+            # The database's clock may be behind this machine's: within a burst, too, time never goes back.
+            at_ms = max(at_ms, committed.now_ms)
+            proposal = burst.follow_up(attempt, batches, at_ms)
             if proposal is None:
                 break
             try:

@@ -104,10 +104,6 @@ class Settings(BaseSettings):
     worker_versioning: Literal["auto_upgrade", "pinned"] = "auto_upgrade"
     """Whether running executions move to the version that becomes current, or stay with theirs."""
 
-    # Kernel
-    linger_ms: int = Field(30, ge=0, le=500)
-    resend_after_seconds: float = 10.0
-
     # Retention
     retention_days: float = Field(30.0, ge=1)
     """A closed execution is deleted with everything of it so long after its end."""

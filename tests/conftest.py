@@ -4,12 +4,14 @@ Tests share them and stay apart by their tenant: take the fixture `tenant` and u
 """
 
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from engine.embedded.postgres import PostgresServer
 from engine.embedded.temporal import TemporalServer
@@ -17,6 +19,12 @@ from engine.embedded.valkey import ValkeyServer
 from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import migrate
 from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_on_stderr() -> None:
+    """As `configure` does for the engine's processes: commands' own output must not have log lines in it."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.__stderr__))
 
 
 @pytest.fixture

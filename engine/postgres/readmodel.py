@@ -132,7 +132,7 @@ def checkpoint_documents(proposal: TickProposal) -> tuple[dict[str, Any], dict[s
     checkpoint = proposal.delta.checkpoint
     if checkpoint is None:
         raise ValueError("the delta has no checkpoint")
-    in_flight = [attempt.model_dump() for attempt in checkpoint.in_flight]
+    in_flight = [attempt.model_dump(exclude={"after"}) for attempt in checkpoint.in_flight]
     snapshot = {
         "tick": proposal.tick,
         "epoch": proposal.epoch,

@@ -157,7 +157,7 @@ class AuditTrail:
             checkpoint_id=item.checkpoint_id,
             reason=item.reason,
             tasks_completed=len(item.completed),
-            in_flight=[attempt.model_dump() for attempt in item.in_flight],
+            in_flight=[attempt.model_dump(exclude={"after"}) for attempt in item.in_flight],
         )
 
     def error(self, error: TerminalError) -> None:

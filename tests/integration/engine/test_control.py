@@ -118,8 +118,8 @@ async def test_the_progress_query_says_where_it_stands(bench: Bench) -> None:
 
 
 async def test_a_run_goes_on_as_a_new_one_before_its_history_is_long(bench: Bench) -> None:
-    tasks = chain(12, input={"duration_ms": 40})
-    execution_id = await bench.start(definition(*tasks, agents=1), history_events_max=40)
+    tasks = chain(12, input={"duration_ms": 150})
+    execution_id = await bench.start(definition(*tasks, agents=1), history_events_max=15)
     done = await bench.until_closed(execution_id)
     assert done.status is ExecutionStatus.COMPLETED
     events = await bench.events(execution_id)

@@ -19,6 +19,7 @@ from engine.embedded.valkey import ValkeyServer
 from engine.events.bridge import Bridge
 from engine.events.connection import connect as connect_redis
 from engine.postgres.cluster import ClusterUrls
+from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.stores import Stores
 from engine.settings import Settings
 from engine.temporal.connection import connect as connect_temporal
@@ -95,6 +96,9 @@ async def watched(
             return made[-1]
 
         monkeypatch.setattr("worker.Bridge", make)
+        # Another engine of this process may lead in the same database, and reads other streams.
+        lead = PostgresMaintenanceStore.leader
+        monkeypatch.setattr(PostgresMaintenanceStore, "leader", lambda self, name: lead(self, f"slow {name}"))
         jobs = await build(settings, ROLES, stack)
         [bridge] = made
         running = asyncio.create_task(run_together(jobs))

@@ -179,7 +179,7 @@ async def test_a_checkpoint_is_stored_with_its_tick(run: Run, executions: Postgr
     )
     view = await executions.checkpoint(run.tenant, run.execution_id, checkpoint_id)
     assert view.completed_tasks == ("a",)
-    assert view.in_flight == (attempt("b").model_dump(),)
+    assert view.in_flight == (attempt("b").model_dump(exclude={"after"}),)
     assert view.recovery_instructions["run_again"] == ["b"]
     assert view.reason == "pause"
     assert (await executions.status(run.tenant, run.execution_id)).latest_checkpoint_id == checkpoint_id
