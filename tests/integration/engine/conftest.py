@@ -47,8 +47,9 @@ async def stores(engine_settings: Settings) -> AsyncIterator[Stores]:
         yield stores
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def running_worker(engine_settings: Settings) -> AsyncIterator[None]:
+    """Ends with the module: other tests of this process count tasks and processes, or lead in the same database."""
     async with AsyncExitStack() as stack:
         jobs = await build(engine_settings, ROLES, stack)
         running = asyncio.create_task(run_together(jobs))

@@ -41,9 +41,11 @@ async def test_a_task_that_swallows_cancellations_is_ended_all_the_same() -> Non
 async def test_ending_a_job_that_ends_others_leaves_none_of_them_running() -> None:
     """The outer repetition cancels the inner ending too, while a task still swallows its cancellations."""
     swallowed = 0
+    begun: list[asyncio.Task[object] | None] = []
 
     async def stubborn() -> None:
         nonlocal swallowed
+        begun.append(asyncio.current_task())
         while swallowed < 6:
             try:
                 await asyncio.Event().wait()
@@ -51,17 +53,19 @@ async def test_ending_a_job_that_ends_others_leaves_none_of_them_running() -> No
                 swallowed += 1
         await asyncio.Event().wait()
 
-    before = asyncio.all_tasks()
-    job = asyncio.create_task(run_together([stubborn, forever]))
+    async def willing() -> None:
+        begun.append(asyncio.current_task())
+        await asyncio.Event().wait()
+
+    job = asyncio.create_task(run_together([stubborn, willing]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    begun = asyncio.all_tasks() - before
-    assert len(begun) == 3
+    assert len(begun) == 2
     async with asyncio.timeout(5):
         [result] = await end_all([job])
     assert isinstance(result, asyncio.CancelledError)
     assert swallowed == 6
-    assert all(task.done() for task in begun)
+    assert all(task is not None and task.done() for task in (job, *begun))
 
 
 async def test_what_had_ended_keeps_its_result_or_error() -> None:

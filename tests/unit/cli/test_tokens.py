@@ -69,7 +69,7 @@ class TestSettings:
         assert load_settings(port=2, host=None).port == 2
         assert load_settings(port=None).port == 1
 
-    @pytest.mark.parametrize("variable", ["ORCHESTRATOR_PORT", "ORCHESTRATOR_LINGER_MS"])
+    @pytest.mark.parametrize("variable", ["ORCHESTRATOR_PORT", "ORCHESTRATOR_EVENT_PARTITIONS"])
     def test_a_wrong_value_names_its_variable(self, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
         monkeypatch.setenv(variable, "many")
         with pytest.raises(ConfigurationError, match=variable):
