@@ -39,7 +39,7 @@ from worker import ROLES, build
 SLOW = {"id": "a", "input": {"duration_ms": 60_000}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def own_urls(postgres_server: PostgresServer) -> ClusterUrls:
     """A database of its own: what runs is counted over all tenants."""
     urls = await prepare_cluster(
@@ -49,7 +49,7 @@ async def own_urls(postgres_server: PostgresServer) -> ClusterUrls:
     return urls
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small_settings(engine_settings: Settings, own_urls: ClusterUrls) -> Settings:
     """An engine that runs two executions at once, with servers in common and nothing else."""
     redis_url = engine_settings.redis_url.get_secret_value().rsplit("/", 1)[0] + "/1"
@@ -62,13 +62,13 @@ def small_settings(engine_settings: Settings, own_urls: ClusterUrls) -> Settings
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def small_stores(small_settings: Settings) -> AsyncIterator[Stores]:
     async with Stores.open(small_settings) as stores:
         yield stores
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def small_worker(small_settings: Settings) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         running = asyncio.create_task(run_together(await build(small_settings, ROLES, stack)))

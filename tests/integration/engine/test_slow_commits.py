@@ -86,7 +86,7 @@ async def watched(
     slow_commits: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Watched]:
-    url = valkey_server.url.removesuffix("/0") + "/1"
+    url = valkey_server.url.removesuffix("/0") + "/9"
     settings = engine_settings.model_copy(update={"redis_url": SecretStr(url), "task_queue": "slow-commits"})
     async with AsyncExitStack() as stack:
         made: list[Bridge] = []
