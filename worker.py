@@ -133,8 +133,8 @@ async def serve(settings: Settings, roles: frozenset[str]) -> None:
 
 
 def _collect_less_often() -> None:
-    """A large execution is hundreds of thousands of objects that live long and hold no cycles. At the interpreter's
-    own thresholds, looking through them again and again took a quarter of the time of a large run."""
+    """A large execution is hundreds of thousands of objects that live long and hold no cycles: the interpreter's own
+    thresholds have it look through them again and again."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE)

@@ -1,7 +1,7 @@
 """Arrays as PostgreSQL's own text form.
 
-The driver encodes an array element by element, about a microsecond each; a tick of a large execution has tens of
-thousands. Joining text and letting the server read it costs a tenth of that. Statements cast such a parameter:
+The driver encodes an array element by element, and a tick of a large execution has tens of thousands. Joining text and
+letting the server read it costs this process less. Statements cast such a parameter:
 `$1::text::bigint[]`.
 """
 
