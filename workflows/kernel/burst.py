@@ -73,10 +73,7 @@ class Burst:
 
     def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
         """The very first tick of an execution, which never is empty."""
-        decision = decide(self._state, self._policy, Inbox(bindings=list(bindings)), now_ms)
-        self.decisions.append(decision)
-        self.texts.append(delta_text(decision.delta))
-        return self._proposal(decision, self.texts[-1])
+        return self._add(decide(self._state, self._policy, Inbox(bindings=list(bindings)), now_ms))
 
     def end(self) -> None:
         """The workflow has its answer, or gives this activity up: no attempt decides any more."""
@@ -93,10 +90,7 @@ class Burst:
         if decision.empty:
             decision.change.undo.rollback()
             return None
-        text = delta_text(decision.delta)
-        self.decisions.append(decision)
-        self.texts.append(text)
-        return self._proposal(decision, text)
+        return self._add(decision)
 
     def adopt(self, stored: Sequence[str]) -> tuple[list[Delta], Sequence[str]]:
         """Keep the ticks that are stored as they were decided, take back the others.
@@ -108,6 +102,11 @@ class Burst:
             same += 1
         self._take_back(same)
         return [decision.delta for decision in self.decisions], stored[same:]
+
+    def _add(self, decision: Decision) -> TickProposal:
+        self.decisions.append(decision)
+        self.texts.append(delta_text(decision.delta))
+        return self._proposal(decision, self.texts[-1])
 
     def _take_back(self, keep: int) -> None:
         while len(self.decisions) > keep:

@@ -159,7 +159,7 @@ class _Tick:
                 "checkpoint_id": (control and control.checkpoint_id) or derived_id(state, "checkpoint"),
                 "reason": reason,
                 "completed": completed,
-                "in_flight": tuple(self._attempt(i) for i in sorted(state.in_flight)),
+                "in_flight": tuple(self.state.attempt(i) for i in sorted(state.in_flight)),
             }
         )
         self.change.checkpoint(item)
@@ -194,7 +194,7 @@ class _Tick:
         self.change.end_grace()
         self.change.recorded["grace_over"] = True
         for i in sorted(self.state.in_flight):
-            attempt = self._attempt(i)
+            attempt = self.state.attempt(i)
             self.fold.cancel.append(attempt)
             self.change.give_back(attempt)
             self.trail.returned(attempt, "still running when the pause's grace was over")
@@ -212,7 +212,7 @@ class _Tick:
             run, task = state.tasks[i], state.specs[i]
             if run.phase is Phase.RUNNING:
                 why = f"not done {task.timeout_ms / 1000:g} s after its start"
-                self.fold.cancel.append(self._attempt(i))
+                self.fold.cancel.append(self.state.attempt(i))
                 self.fold.fail(i, TASK_TIMEOUT, why, retryable=True)
             elif run.phase is Phase.ASSIGNED:
                 self._resend(i, resent)
@@ -224,7 +224,7 @@ class _Tick:
                 resent.add(i)
                 host_id = self.state.agents[self.state.tasks[i].agent_id or ""].host_id or ""
                 after = goes_after(self.state, i) if self.state.tasks[i].riding else ()
-                self.change.resend(self._attempt(i).model_copy(update={"host_id": host_id, "after": after}))
+                self.change.resend(self.state.attempt(i).model_copy(update={"host_id": host_id, "after": after}))
 
     def _is_busy(self, i: int) -> bool:
         """Its agent runs other tasks of ours, so that this one may well be waiting there."""
@@ -341,13 +341,9 @@ class _Tick:
         self._set_status(status)
 
     def _stop_in_flight(self) -> None:
-        self.fold.cancel.extend(self._attempt(i) for i in sorted(self.state.in_flight))
+        self.fold.cancel.extend(self.state.attempt(i) for i in sorted(self.state.in_flight))
 
     # What is told --------------------------------------------------------------------------------------------
-
-    def _attempt(self, i: int) -> Attempt:
-        run = self.state.tasks[i]
-        return Attempt.trusted(task_id=self.state.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt)
 
     def _hosts(self) -> dict[str, str]:
         """Where to send what this tick has to say: to whom it concerns; on a change of status, to all."""

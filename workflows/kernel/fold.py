@@ -113,8 +113,7 @@ class Fold:
 
     def _take_back(self, tasks: Iterable[int], why: str) -> None:
         for j in tasks:
-            run = self.state.tasks[j]
-            attempt = Attempt(task_id=self.state.specs[j].id, agent_id=run.agent_id or "", attempt=run.attempt)
+            attempt = self.state.attempt(j)
             self.cancel.append(attempt)
             self.change.give_back(attempt)
             self.trail.returned(attempt, why)

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.contracts.dynamic import Arrival
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import ExecutionInput, KernelPlan, KernelTask
+from engine.contracts.kernel import Attempt, ExecutionInput, KernelPlan, KernelTask
 from workflows.kernel.graph import (
     Expansion,
     Group,
@@ -232,7 +232,12 @@ class RunState:
 
     def unbound_agents(self) -> tuple[str, ...]:
         """Agents that wait for a host."""
-        return tuple(agent_id for agent_id in sorted(self.agents) if self.agents[agent_id].host_id is None)
+        return tuple(sorted(agent_id for agent_id, agent in self.agents.items() if agent.host_id is None))
+
+    def attempt(self, i: int) -> Attempt:
+        """The attempt of a task that is in flight."""
+        run = self.tasks[i]
+        return Attempt.trusted(task_id=self.specs[i].id, agent_id=run.agent_id or "", attempt=run.attempt)
 
     @property
     def paused(self) -> bool:
