@@ -482,12 +482,6 @@ class IdempotencyKeys(Protocol):
         ...
 
 
-class Nudger(Protocol):
-    """The sending side of the feed. Implemented by `engine.events.feed`."""
-
-    async def nudge(self, tenant: str, execution_id: str, message: dict[str, Any]) -> None: ...
-
-
 class Acknowledged(Protocol):
     """Told which stream entries a tick of this process consumed. Implemented by the bridge, where one runs here."""
 
