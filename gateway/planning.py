@@ -7,6 +7,7 @@ from engine.contracts.kernel import KernelPlan
 from engine.contracts.plan import Plan
 from planner.kernel_plan import kernel_plan
 from planner.parse import parse_definition
+from planner.pattern_config import complete_settings
 from planner.planner import Planner
 
 
@@ -24,3 +25,6 @@ class GraphPlanning:
 
     def kernel_plan(self, definition: WorkflowDefinition, plan: Plan, retry_policy: RetryPolicyName) -> KernelPlan:
         return kernel_plan(definition, plan, retry_policy)
+
+    def pattern_config(self, definition: WorkflowDefinition) -> dict[str, Any]:
+        return complete_settings(definition)

@@ -1,6 +1,6 @@
 """Turns the models' field errors into located problems with a remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +11,7 @@ from engine.contracts.definition import (
     CircuitBreakerConfig,
     Coordination,
     FaultTolerance,
+    PatternReference,
     Resources,
     RetryPolicy,
     SagaConfig,
@@ -84,6 +85,8 @@ def _model_at(location: Location) -> type[BaseModel] | None:
             return RetryPolicy
         case ("tasks", _, "triggers", _, _):
             return Trigger
+        case ("pattern", _):
+            return PatternReference
         case ("coordination", _):
             return Coordination
         case ("fault_tolerance", _):
@@ -108,12 +111,33 @@ def _add(
     location = _as_written(location, data)
     if kind in ("string_too_short", "string_too_long") and location[-1] in ("when", "for_each"):
         return  # `planner.conditions` says so, as of every text that is no expression.
+    model = _model_at(location)
+    fields = list(model.model_fields) if model is not None else ()
+    if add_plain_problem(details, location, fields, problems, suggester):
+        return
+    if kind in ("string_pattern_mismatch", "string_too_short") or (kind == "string_too_long" and _names(location)):
+        problems.add(*_name_problem(location, given))
+    elif kind in _LENGTHS:
+        key, words = _LENGTHS[kind]
+        problems.add("TOO_LONG", location, words.format(context[key]))
+    elif kind == "value_error" and location[-1:] != ("resources",):
+        problems.add("INVALID_CHARACTERS", location, str(context.get("error", details["msg"])))
+    elif kind != "value_error":
+        problems.add("INVALID_VALUE", location, details["msg"])
+
+
+def add_plain_problem(
+    details: ErrorDetails, location: Location, fields: Collection[str], problems: ProblemList, suggester: Suggester
+) -> bool:
+    """Add what means the same in every model: types, choices, bounds, missing and unknown fields.
+
+    `fields` are those that could stand where the last part of `location` does. False: it is none of these.
+    """
+    kind, given, context = details["type"], details.get("input"), details.get("ctx", {})
     if kind == "missing":
         problems.add("MISSING_FIELD", location, "is required")
     elif kind == "extra_forbidden":
-        model = _model_at(location)
-        hint = suggester.hint(location[-1], list(model.model_fields)) if model is not None else ""
-        problems.add("UNKNOWN_FIELD", location, f"is not a field here{hint}")
+        problems.add("UNKNOWN_FIELD", location, f"is not a field here{suggester.hint(location[-1], fields)}")
     elif kind in ("literal_error", "enum"):
         _add_choice(location, given, str(context.get("expected", "")), problems, suggester)
     elif kind in _WANTED:
@@ -123,15 +147,9 @@ def _add(
         problems.add("OUT_OF_RANGE", location, f"must be {words} {context[key]:g}, not {quoted(given)}")
     elif kind == "too_short":
         problems.add("EMPTY", location, "must not be empty")
-    elif kind in ("string_pattern_mismatch", "string_too_short") or (kind == "string_too_long" and _names(location)):
-        problems.add(*_name_problem(location, given))
-    elif kind in _LENGTHS:
-        key, words = _LENGTHS[kind]
-        problems.add("TOO_LONG", location, words.format(context[key]))
-    elif kind == "value_error" and location[-1:] != ("resources",):
-        problems.add("INVALID_CHARACTERS", location, str(context.get("error", details["msg"])))
-    elif kind != "value_error":
-        problems.add("INVALID_VALUE", location, details["msg"])
+    else:
+        return False
+    return True
 
 
 def _as_written(location: Location, data: dict[str, Any]) -> Location:

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from engine.contracts.definition import WorkflowDefinition
 from planner.conditions import check_expressions
 from planner.fields import add_field_problems
+from planner.pattern_config import check_against_settings, check_settings
 from planner.problems import ProblemList, Suggester, kind_of
 from planner.text import parse_text
 from planner.validate import bound, check_agents, check_graph, check_values
@@ -29,7 +30,8 @@ def parse_definition(data: Any) -> WorkflowDefinition:
     bounded = bound({str(key): value for key, value in data.items()}, problems)
     check_graph(bounded, every_id, problems, suggester)
     check_agents(bounded, problems)
-    check_values(bounded, problems)
+    if check_values(bounded, problems):
+        check_settings(bounded, problems, suggester)
     check_expressions(bounded, {name for name in every_id if isinstance(name, str)}, problems, suggester)
     try:
         definition = WorkflowDefinition.model_validate(bounded)
@@ -37,5 +39,7 @@ def parse_definition(data: Any) -> WorkflowDefinition:
         add_field_problems(error, bounded, problems, suggester)
         problems.raise_if_any()
         raise  # Only if an error of the models were left out above.
+    problems.raise_if_any()
+    check_against_settings(definition, problems)
     problems.raise_if_any()
     return definition

@@ -105,14 +105,17 @@ def check_agents(data: dict[str, Any], problems: ProblemList) -> None:
         problems.add("TOO_MANY_AGENTS", ("agents",), message)
 
 
-def check_values(data: dict[str, Any], problems: ProblemList) -> None:
-    """The free-form parts."""
+def check_values(data: dict[str, Any], problems: ProblemList) -> bool:
+    """The free-form parts. Whether `pattern_config` is plain JSON, so that its model may look at it."""
+    before = problems.count
     if data.get("pattern_config"):
         check_value(data["pattern_config"], ("pattern_config",), problems)
+    readable = problems.count == before
     tasks = data.get("tasks")
     for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
         if isinstance(task, dict) and task.get("input"):
             check_value(task["input"], ("tasks", index, "input"), problems)
+    return readable
 
 
 def check_graph(data: dict[str, Any], every_id: Sequence[Any], problems: ProblemList, suggester: Suggester) -> None:

@@ -186,6 +186,13 @@ class FaultTolerance(StrictModel):
     saga_pattern: SagaConfig = Field(default_factory=SagaConfig)
 
 
+class PatternReference(StrictModel):
+    """A registered pattern."""
+
+    name: Name
+    version: Version
+
+
 class WorkflowDefinition(StrictModel):
     """A whole definition, as `workflow.create` takes it."""
 
@@ -199,3 +206,8 @@ class WorkflowDefinition(StrictModel):
     coordination: Coordination
     fault_tolerance: FaultTolerance | None = None
     on_failure: Literal["fail_fast", "finish_branches"] = "fail_fast"
+    pattern: PatternReference | None = Field(
+        None,
+        description="with `custom`: which registered pattern",
+        exclude_if=lambda value: value is None,  # definitions of before there was this field keep their hash
+    )

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from engine.contracts.definition import Name, WorkflowDefinition
 from engine.contracts.model import Model, StrictModel
-from engine.contracts.patterns import PATTERNS
 from engine.contracts.views import Page, ValidationReport, WorkflowCreated, WorkflowDetail, WorkflowSummary
 from engine.errors import (
-    InvalidDefinitionError,
     InvalidParametersError,
     ResourcesUnsatisfiableError,
     UnsupportedPatternError,
@@ -24,12 +22,15 @@ from gateway.operations.operation import (
     Id,
     IdempotencyKey,
     PageParameters,
-    located,
     parse_parameters,
 )
 from gateway.operations.planning import PlanningDesk
 
-CREATE_POSITIONAL: Final = (*WorkflowDefinition.model_fields, "idempotency_key")
+CREATE_POSITIONAL: Final = (
+    *(field for field in WorkflowDefinition.model_fields if field != "pattern"),
+    "idempotency_key",
+    "pattern",  # behind those that were there first
+)
 
 
 class CapabilityCheck(Protocol):
@@ -99,7 +100,6 @@ class DefinitionOperations:
     async def create(self, caller: Caller, request: CreateWorkflow) -> WorkflowCreated:
         self._check_pattern(request.definition)
         definition = await self._desk.parse(request.definition)
-        _check_pattern_config(definition)
         await self._check_capabilities(caller.tenant, definition)
         self._check_sizes(definition)
         plan = await self._desk.plan(definition)
@@ -161,20 +161,6 @@ class DefinitionOperations:
                 cpu_cores_max=cpu_max,
                 memory_bytes_max=memory_max,
             )
-
-
-def _check_pattern_config(definition: WorkflowDefinition) -> None:
-    described = PATTERNS.get(definition.orchestration_pattern)
-    if described is None or described.config is None:
-        return
-    try:
-        described.config.model_validate(definition.pattern_config)
-    except ValidationError as error:
-        errors = [
-            {**item, "location": ".".join(filter(None, ("pattern_config", item["location"])))}
-            for item in located(error)
-        ]
-        raise InvalidDefinitionError("the pattern's settings are not valid", errors=errors) from error
 
 
 def content_hash(value: Any) -> str:

@@ -34,6 +34,10 @@ class Planning(Protocol):
 
     def kernel_plan(self, definition: WorkflowDefinition, plan: Plan, retry_policy: RetryPolicyName) -> KernelPlan: ...
 
+    def pattern_config(self, definition: WorkflowDefinition) -> dict[str, Any]:
+        """The pattern's settings with every default filled in."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
@@ -89,7 +93,7 @@ class PlanningDesk:
             return Runnable(
                 detail.name,
                 definition.orchestration_pattern,
-                definition.pattern_config,
+                self._planning.pattern_config(definition),
                 plan.estimated_resources,
                 kernel_plan,
                 {role: AgentNeed.of(agent) for role, agent in definition.agents.items()},

@@ -33,7 +33,8 @@ def test_a_valid_definition_is_parsed_with_its_defaults() -> None:
 
 @pytest.mark.parametrize("pattern", ["supervisor", "hierarchical", "handoff", "swarm", "network", "saga", "custom"])
 def test_all_seven_patterns_are_accepted(pattern: str) -> None:
-    assert parse_definition(definition(orchestration_pattern=pattern)).orchestration_pattern == pattern
+    more = {"pattern": {"name": "mine", "version": "1"}} if pattern == "custom" else {}
+    assert parse_definition(definition(orchestration_pattern=pattern, **more)).orchestration_pattern == pattern
 
 
 RULES: list[tuple[str, str, str, dict[str, Any]]] = [

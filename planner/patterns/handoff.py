@@ -1,0 +1,12 @@
+"""Checks a definition of the handoff pattern against its settings."""
+
+from collections.abc import Iterable
+
+from engine.contracts.definition import WorkflowDefinition
+from engine.contracts.patterns.handoff import HandoffConfig
+from planner.patterns.finding import Finding
+
+
+def check(definition: WorkflowDefinition, config: HandoffConfig) -> Iterable[Finding]:  # noqa: ARG001
+    """What is wrong with this definition under these settings."""
+    return ()
