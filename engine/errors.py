@@ -107,6 +107,12 @@ class LaunchRefusedError(EngineError):
     code = "LAUNCH_REFUSED"
 
 
+class InvalidHookActionError(EngineError):
+    """A hook's action is not allowed. `data` has `reason` (stable), `field` (where) and `remedy` (what to do)."""
+
+    code = "INVALID_HOOK_ACTION"
+
+
 class ConfigurationError(EngineError):
     """The operator's settings or files are wrong; the message names the setting and the remedy."""
 

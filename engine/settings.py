@@ -104,6 +104,36 @@ class Settings(BaseSettings):
     worker_versioning: Literal["auto_upgrade", "pinned"] = "auto_upgrade"
     """Whether running executions move to the version that becomes current, or stay with theirs."""
 
+    # Hooks' actions
+    hooks_commands: Annotated[tuple[str, ...], NoDecode] = ("ruff", "pytest", "git", "curl")
+    """The commands that hooks may run; others than these four are not known."""
+    hooks_command_path: Annotated[tuple[str, ...], NoDecode] = ()
+    """Directories that are searched for them; the engine's own environment and the system's when empty."""
+    hooks_functions: Annotated[tuple[str, ...], NoDecode] = ()
+    """Registered functions that hooks may call; all of them when empty."""
+    hooks_work_dir: Path | None = None
+    """Where the tenants' working directories are; `work` in the data directory when absent."""
+    hooks_sandbox: Literal["auto", "namespaces", "bubblewrap", "off"] = "auto"
+    hooks_unsandboxed_code: bool = False
+    """Whether commands that run code of the working directory (pytest) may do so where there is no sandbox."""
+    hooks_memory_bytes_max: int = Field(1024**3, ge=64 * 1024**2)
+    hooks_processes_max: int = Field(64, ge=1, le=4096)
+    hooks_file_bytes_max: int = Field(64 * 1024**2, ge=1024)
+    """The largest file that a command may write."""
+    hooks_output_bytes_max: int = Field(64 * 1024, ge=1024, le=256 * 1024)
+    """How much of an output is kept."""
+    hooks_output_read_bytes_max: int = Field(16 * 1024**2, ge=1024)
+    """A command that writes more is killed."""
+    hooks_timeout_seconds_max: float = Field(600.0, gt=0)
+    hooks_pytest_plugins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Plugins that pytest loads; those that happen to be installed are not."""
+    hooks_http_allowed: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts (`name` or `name:port`) and networks that curl may reach although they are private."""
+    hooks_http_redirects_max: int = Field(5, ge=0, le=20)
+    hooks_function_threads: int = Field(16, ge=1, le=256)
+    hooks_secrets_dir: Path | None = None
+    """Files `<tenant>/<id>`, as Kubernetes mounts Secrets; none when absent."""
+
     # Retention
     retention_days: float = Field(30.0, ge=1)
     """A closed execution is deleted with everything of it so long after its end."""
@@ -121,7 +151,16 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_json: bool = False
 
-    @field_validator("allowed_origins", "trusted_proxies", mode="before")
+    @field_validator(
+        "allowed_origins",
+        "trusted_proxies",
+        "hooks_commands",
+        "hooks_command_path",
+        "hooks_functions",
+        "hooks_pytest_plugins",
+        "hooks_http_allowed",
+        mode="before",
+    )
     @classmethod
     def _comma_separated(cls, value: object) -> object:
         if isinstance(value, str):

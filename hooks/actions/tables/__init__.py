@@ -1,0 +1,1 @@
+"""What each command may be asked to do: one file a command."""
