@@ -24,6 +24,7 @@ TEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+PATTERN ?= supervisor
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 
@@ -45,8 +46,8 @@ $(READY): requirements.lock pyproject.toml sdk/pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e sdk
 	@touch $(READY)
 
-demo: setup ## start everything, run the code review on this repository, show the result, stop
-	$(BIN)/python -m examples.code_review $(DEMO_ARGS)
+demo: setup ## start everything, run the code review (or PATTERN's example), show the result, stop
+	$(BIN)/python -m examples $(PATTERN) $(DEMO_ARGS)
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --cov --cov-report=term \

@@ -4,7 +4,6 @@ import json
 import shlex
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +19,13 @@ from cli.engine_process import own_engine
 from cli.tables import describe_error
 from cli.watch import ExecutionWatch
 from engine.contracts.plan import Plan
-from engine.errors import ConfigurationError, InvalidTransitionError, UnavailableError
+from engine.errors import ConfigurationError, UnavailableError
 from examples.code_review.chronicle import Takeover, compare, completed_once, find_takeover, read_runs
 from examples.code_review.lint import LintError, ruff_program
 from examples.code_review.repository import Repository, RepositoryError
 from examples.code_review.sabotage import Saboteur
-from examples.code_review.screen import follow, make_console, say, show_head, show_timings
+from examples.code_review.screen import show_head, show_timings
+from examples.screen import follow, make_console, stop_leftovers
 from planner.parse import parse_definition
 from planner.planner import Planner
 from planner.render import render_plan
@@ -93,15 +93,6 @@ def _check(options: DemoOptions) -> str:
         return repository.head()
     except (RepositoryError, LintError) as error:
         raise ConfigurationError(f"{error}; a review needs git, ruff, and a repository with a commit") from error
-
-
-def stop_leftovers(client: EngineClient, console: Console) -> None:
-    """Executions of a demo that was interrupted would go on now, beside the new one."""
-    for status in ("planning", "executing", "paused"):
-        for item in client.get("/api/v1/executions", status=status, limit=PAGE_SIZE)["items"]:
-            say(console, f"cancelling execution {item['execution_id']}, which an earlier demo left behind")
-            with suppress(InvalidTransitionError):  # it has ended meanwhile
-                client.call("workflow.cancel", {"execution_id": item["execution_id"]})
 
 
 class _Show:

@@ -1,23 +1,16 @@
-"""What the demo shows: progress while it runs, and what came of it."""
+"""What the demo shows of the review that came of it."""
 
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 
-from cli.board import Board
-from cli.live import REFRESH_PER_SECOND, render_board
 from cli.output import printable
 from cli.tables import plain
-from cli.watch import Update
 from examples.code_review.chronicle import Takeover, Timings
 
 HEAD_LINES: Final = 18
-WIDTH_MIN: Final = 100
 
 CRITICAL: Final = {
     (True, True): "both",
@@ -25,56 +18,6 @@ CRITICAL: Final = {
     (False, True): "actual",
     (False, False): "",
 }
-
-Notice = Callable[[Board], str | None]
-"""Looks at the board after each update; what it says is shown."""
-
-
-def make_console() -> Console:
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal and console.width < WIDTH_MIN:
-        console.width = WIDTH_MIN  # a file or a pipe has no width of its own
-    return console
-
-
-def follow(console: Console, updates: Iterable[Update], board: Board, notice: Notice) -> dict[str, Any]:
-    """Show an execution until it ends; returns the last snapshot."""
-    if not console.is_terminal:
-        return _follow(console, updates, board, notice, lambda: None, lines=True)
-    with Live(console=console, refresh_per_second=REFRESH_PER_SECOND) as live:
-        return _follow(
-            console, updates, board, notice, lambda: live.update(render_board(board, datetime.now(UTC))), lines=False
-        )
-
-
-def _follow(
-    console: Console,
-    updates: Iterable[Update],
-    board: Board,
-    notice: Notice,
-    draw: Callable[[], None],
-    *,
-    lines: bool,
-) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    for kind, content in updates:
-        line = None
-        if kind == "snapshot":
-            board.take_snapshot(content)
-            last = content
-        elif kind == "message":
-            line = board.take_message(content)
-        if lines and line is not None:
-            say(console, line)
-        draw()
-        noticed = notice(board)
-        if noticed is not None:
-            say(console, noticed, style="bold red")
-    return last
-
-
-def say(console: Console, text: str, style: str = "") -> None:
-    console.print(f"{datetime.now().astimezone():%H:%M:%S}  {printable(text)}", markup=False, style=style)
 
 
 def show_head(console: Console, report: Path) -> None:

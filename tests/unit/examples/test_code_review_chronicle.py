@@ -22,9 +22,10 @@ from engine.contracts.plan import Plan
 from engine.errors import ConfigurationError, UnavailableError
 from examples.code_review.__main__ import main
 from examples.code_review.chronicle import compare, completed_once, find_takeover, read_runs
-from examples.code_review.demo import CATALOGUE, TARGET_TASK, WORKFLOW, DemoOptions, run_demo, stop_leftovers
+from examples.code_review.demo import CATALOGUE, TARGET_TASK, WORKFLOW, DemoOptions, run_demo
 from examples.code_review.sabotage import Saboteur
-from examples.code_review.screen import follow, show_head
+from examples.code_review.screen import show_head
+from examples.screen import follow, stop_leftovers
 from planner.parse import parse_definition
 from planner.planner import Planner
 

@@ -1,0 +1,23 @@
+"""Which example shows which pattern. `make demo PATTERN=saga` runs the one that stands here for `saga`."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """`module` is started as `python -m examples.<module>`."""
+
+    pattern: str
+    module: str
+    summary: str
+
+
+EXAMPLES: Final = (
+    Example("supervisor", "code_review", "three agents review a git repository; one of them is killed on the way"),
+)
+
+
+def find_example(pattern: str) -> Example | None:
+    """The example of a pattern, or the one of that name."""
+    return next((example for example in EXAMPLES if pattern in (example.pattern, example.module)), None)
