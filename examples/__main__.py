@@ -1,13 +1,15 @@
 """`python -m examples PATTERN [ARGUMENT...]`: runs that pattern's example. `make demo PATTERN=...` is this."""
 
-import runpy
+import os
 import sys
+from collections.abc import Callable, Sequence
 
 from cli.outcome import ExitCode
 from examples.registry import EXAMPLES, find_example
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, become: Callable[[str, Sequence[str]], object] = os.execv) -> int:
+    """`become` replaces this process, so that signals reach the example itself."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
         print("python -m examples PATTERN [ARGUMENT...]")
@@ -19,9 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         known = ", ".join(sorted({example.pattern for example in EXAMPLES}))
         print(f"there is no example of {given[0]!r}; there are: {known}", file=sys.stderr)
         return ExitCode.USAGE
-    sys.argv[1:] = given[1:]
-    runpy.run_module(f"examples.{found.module}", run_name="__main__", alter_sys=True)
-    return ExitCode.OK  # for an example whose module does not end the process itself
+    become(sys.executable, [sys.executable, "-m", f"examples.{found.module}", *given[1:]])
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

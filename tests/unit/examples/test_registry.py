@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -29,11 +30,13 @@ def test_without_a_pattern_the_command_lists_them(capsys: pytest.CaptureFixture[
     assert "supervisor" in capsys.readouterr().out
 
 
-def test_the_examples_own_command_line_gets_what_follows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["examples"])
-    with pytest.raises(SystemExit) as ended:
-        main(["supervisor", "--help"])
-    assert ended.value.code == 0
-    assert "--repo" in capsys.readouterr().out
+def test_the_examples_own_command_line_gets_what_follows() -> None:
+    became: list[Sequence[str]] = []
+    assert main(["supervisor", "--keep"], become=lambda _path, command: became.append(command)) == ExitCode.OK
+    assert became == [[sys.executable, "-m", f"examples.{module_of('supervisor')}", "--keep"]]
+
+
+def module_of(pattern: str) -> str:
+    example = find_example(pattern)
+    assert example is not None
+    return example.module
