@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
         CheckpointRequest,
         Control,
         Delta,
+        ErrandOutcome,
         ExecutionInput,
         ExecutionOutcome,
         Rewind,
@@ -42,6 +43,8 @@ with workflow.unsafe.imports_passed_through():
     from workflows.kernel.progress import progress_table, tick_summary
     from workflows.kernel.state import Phase, RunState
     from workflows.kernel.transitions import apply_delta
+
+from workflows.errands import Errands
 
 LOCAL_TICK = timedelta(seconds=2)
 LOCAL_RETRIES = RetryPolicy(
@@ -79,6 +82,7 @@ class ExecutionWorkflow:
         self._hosts_news = False
         self._waiting_in_vain = False
         """The last allocation found no host: the next one waits for news of a new host."""
+        self._errands = Errands(launch, self._inbox_errand)
         self._timer: asyncio.Task[None] | None = None
         self._timer_due_ms = 0
         self._floor_ms = 0
@@ -164,6 +168,8 @@ class ExecutionWorkflow:
         self._chain_began_ms = self._now_ms()
         if self._launch.carry is None:
             await self._begin()
+        else:
+            self._errands.keep_up(self._state, none_new=False)
         while not self._state.closed:
             await self._wait()
             await self._listen()
@@ -172,6 +178,7 @@ class ExecutionWorkflow:
             if self._may_continue_as_new():
                 await self._continue_as_new()
         self._stop_timer()
+        self._errands.stop()
         if self._allocation is not None:
             self._allocation.cancel()
 
@@ -204,7 +211,7 @@ class ExecutionWorkflow:
                 await workflow.sleep(timedelta(milliseconds=1), summary="let signals in")
                 self._chain_began_ms = self._now_ms()
             return
-        due_ms = next_due_ms(self._state)
+        due_ms = next_due_ms(self._state, self._policy)
         if due_ms is not None and due_ms > self._now_ms():
             early_ms = due_ms - self._timer_due_ms
             if self._timer is None or self._timer.done() or not 0 <= early_ms < TIMER_EARLY_MS_MAX:
@@ -320,7 +327,12 @@ class ExecutionWorkflow:
         unbound = self._state.unbound_agents()
         if unbound and not self._state.closed and not self._waiting_in_vain:
             self._allocate(unbound)
+        if self._state.errands or self._errands.under_way:
+            self._errands.keep_up(self._state, none_new=self._is_long())
         workflow.set_current_details(progress_table(self._state))
+
+    def _inbox_errand(self, outcome: ErrandOutcome) -> None:
+        self._inbox.errands.append(outcome)
 
     def _burst(self, decision: Decision) -> Burst:
         length = workflow.info().get_current_history_length()
@@ -350,6 +362,7 @@ class ExecutionWorkflow:
             taken.batches.extend(self._inbox.batches)
             taken.bindings.extend(self._inbox.bindings)
             taken.external.extend(self._inbox.external)
+            taken.errands.extend(self._inbox.errands)
             taken.control = self._inbox.control or taken.control
             self._inbox = taken
         for text in stored:
@@ -437,15 +450,21 @@ class ExecutionWorkflow:
                 f"no host came in {ALLOCATION_WAIT_SECONDS:g} s for {len(result.missing)} agents: {names}",
             )
 
-    def _may_continue_as_new(self) -> bool:
+    def _is_long(self) -> bool:
         info = workflow.info()
-        long = (
+        return (
             info.is_continue_as_new_suggested()
             or info.get_current_history_length() > self._launch.history_events_max
             or info.get_current_history_size() > HISTORY_BYTES_MAX
         )
-        idle = self._allocation is None or self._allocation.done()
-        return long and idle and not self._state.closed and not self._asked and self._state.status in _CARRIED
+
+    def _may_continue_as_new(self) -> bool:
+        """Errands that are under way end first, and above the size no new one begins: the next run does those."""
+        idle = (self._allocation is None or self._allocation.done()) and not self._errands.under_way
+        idle = idle and not self._inbox.errands
+        return (
+            self._is_long() and idle and not self._state.closed and not self._asked and self._state.status in _CARRIED
+        )
 
 
 _CARRIED = (ExecutionStatus.EXECUTING, ExecutionStatus.PAUSED)

@@ -69,6 +69,8 @@ class AuditEventType(StrEnum):
     TASK_ASSIGNED = "agent.task_assigned"
     TASK_STARTED = "agent.task_started"
     TASK_COMPLETED = "task.completed"
+    TASK_SUBMITTED = "task.submitted"
+    """An attempt has brought a result, and the pattern judges it."""
     TASK_RETURNED = "task.returned"
     TASK_SKIPPED = "task.skipped"
     TASK_CANCELLED = "task.cancelled"

@@ -42,6 +42,8 @@ class KernelTask(Model):
     for_each: bool = Field(False, description="it stands for one task an element")
     triggers: tuple[KernelTrigger, ...] = ()
     reuse: bool = False
+    agent: str | None = Field(None, description="the one agent that may do it; None for any of the role")
+    asked: bool = Field(False, description="asked for by the pattern, which judges its end")
 
 
 class KernelRole(Model):
@@ -77,6 +79,7 @@ class Attempt(Model):
     attempt: int
     host_id: str = Field("", description="where it was sent; in assignments, so that they can be sent again")
     after: tuple[str, ...] = Field((), description="dependencies at the same host, after which it is to run")
+    note: Any = Field(None, description="what the pattern tells the agent beside the task's input")
 
 
 class Started(Model):
@@ -104,6 +107,64 @@ class Failed(Model):
     at_ms: int
     retry_at_ms: int | None = None
     blamed: bool = Field(True, description="false when the agent was lost: counts as a loss, not as a failure")
+
+
+class Submission(Model):
+    """A task whose end the pattern judges: an attempt's result, an attempt's failure, or (attempt 0) the task itself.
+
+    It stands in the state until it is settled, so that the pattern finds it at any later tick.
+    """
+
+    task_id: str
+    attempt: int = 0
+    agent_id: str = ""
+    started_at_ms: int = 0
+    at_ms: int
+    result: Any = None
+    result_ref: str | None = Field(None, description="where a large result is stored, instead of `result`")
+    code: str = Field("", description="of the failure; empty for a result")
+    message: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.code)
+
+
+class Settled(Model):
+    """What the pattern made of a submission: completed as it is, with a result of the pattern's own, or to do again."""
+
+    task_id: str
+    verdict: Literal["accept", "resolve", "again"]
+
+
+class Errand(Model):
+    """A regular activity that the kernel asks for. It is done at least once; its outcome comes back by its key."""
+
+    key: str = Field(description="unique in the execution")
+    kind: str = Field(description="names the activity, see `workflows.errands`")
+    task_id: str = ""
+    input: Any = None
+
+
+class ErrandRequest(Model):
+    """The argument of an errand's activity."""
+
+    tenant: str
+    execution_id: str
+    workflow_id: str
+    trace_id: str
+    epoch: int
+    errand: Errand
+
+
+class ErrandOutcome(Model):
+    """What came of an errand. Its activity fails only where trying again may help."""
+
+    key: str
+    ok: bool = True
+    value: Any = None
+    code: str = ""
+    message: str = ""
 
 
 class TerminalError(Model):
@@ -156,6 +217,7 @@ class Delta(Model):
     bound: tuple[AgentBinding, ...] = ()
     started: tuple[Started, ...] = ()
     done: tuple[Done, ...] = ()
+    submitted: tuple[Submission, ...] = Field((), description="attempts whose end the pattern judges")
     spawned: tuple[Spawned, ...] = ()
     received: tuple[Arrival, ...] = Field((), description="external events, kept until a trigger takes them")
     forgotten: tuple[str, ...] = Field((), description="external events dropped because too many were waiting")
@@ -171,6 +233,12 @@ class Delta(Model):
     reused: tuple[str, ...] = Field((), description="completed with the result of an equal task")
     gathered: tuple[str, ...] = Field((), description="`for_each` tasks all of whose elements are completed")
     passed: tuple[str, ...] = Field((), description="skipped by a condition: their dependents go on")
+    returned_errands: tuple[str, ...] = Field((), description="keys of errands whose outcome was taken in")
+    taken: tuple[Submission, ...] = Field((), description="tasks that the pattern took over before any attempt")
+    settled: tuple[Settled, ...] = ()
+    asked: tuple[Spawned, ...] = Field((), description="tasks that the pattern asked for")
+    posted: dict[str, Any] = Field(default_factory=dict, description="changes of the board; None deletes")
+    errands: tuple[Errand, ...] = Field((), description="begun")
     skipped: tuple[str, ...] = ()
     cancelled: tuple[str, ...] = ()
     assigned: tuple[Attempt, ...] = ()

@@ -18,7 +18,10 @@ BATCH_REQUESTS_MAX: Final = 100
 """Calls in one JSON-RPC batch."""
 
 TASKS_DYNAMIC_MAX: Final = 10_000
-"""Tasks that one execution may add while it runs: elements of `for_each` and spawned ones together."""
+"""Tasks that one execution may add while it runs: elements of `for_each`, spawned ones, and those of patterns."""
+
+NOTE_BYTES_MAX: Final = 64 * 1024
+"""What a pattern may send with a task's attempts."""
 
 SPAWN_TASKS_MAX: Final = 1_000
 """Tasks that one result may add."""

@@ -10,18 +10,22 @@ import orjson
 from redis.exceptions import RedisError
 
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import Attempt, Delta, Done, Failed, TickProposal
+from engine.contracts.kernel import Attempt, Delta, Done, Failed, Submission, TickProposal
 from engine.contracts.limits import RESULT_INLINE_BYTES_MAX
-from engine.errors import UnavailableError
+from engine.errors import EngineError, UnavailableError
 from engine.events import keys, wire
 from engine.events.bodies import GrownBodies
+from engine.events.facts import Pack, lines_of, packs_of, stored_lines
 from engine.events.functions import Functions
-from engine.ports import Committed, DispatchStore, StoredBody
+from engine.events.publisher import STATE_CLOSED_SECONDS, STATE_SECONDS, FactPublisher
+from engine.observability.log import get_logger
+from engine.ports import Committed, DispatchStore, Published, StoredBody
+
+log = get_logger(__name__)
 
 ENTRY_ASSIGNMENTS_MAX = 200
 """Assignments in one entry: hosts read and start them as they come."""
 
-TICK_KEY_SECONDS = 7 * 24 * 3600
 WRITE_TIMEOUT_SECONDS = 5.0
 BODIES_MAX = 2_000
 BODY_TASKS_MAX = 200_000
@@ -76,10 +80,17 @@ class _Memory:
 class Dispatcher:
     """Writes ticks to the streams. A tick that was written before is not written again."""
 
-    def __init__(self, functions: Functions, store: DispatchStore, grown: GrownBodies | None = None) -> None:
+    def __init__(
+        self,
+        functions: Functions,
+        store: DispatchStore,
+        grown: GrownBodies | None = None,
+        publisher: FactPublisher | None = None,
+    ) -> None:
         self._functions = functions
         self._store = store
         self._grown = grown
+        self._publisher = publisher
         self._memory = _Memory()
 
     async def write(self, proposal: TickProposal, committed: Committed) -> None:
@@ -89,14 +100,35 @@ class Dispatcher:
             inline = {item.task_id: item.result for item in proposal.results if item.result_ref is None}
             self._memory.learn(proposal.execution_id, proposal.epoch, inline)
         epoch = _first_epoch(proposal, ticks)
+        facts, published = _facts(proposal, committed), 0
         for delta in ticks:
             epoch = epoch if delta.rewind is None else delta.rewind.epoch
             mine = own and delta is ticks[0]
             entries = await self._entries(proposal, delta, epoch, proposal.cancel if mine else ())
             acknowledge = proposal.acknowledge if mine else delta.consumed
-            await self._write_tick(proposal, delta, entries, acknowledge, committed.last_sequence)
+            published = await self._write_tick(proposal, delta, entries, acknowledge, committed.last_sequence, facts)
+            facts = ()
             if delta.status is not None and delta.status.closed:
                 self._memory.forget(proposal.execution_id, epoch)
+        if published < committed.last_sequence and ticks and self._publisher is not None:
+            await self._publish_rest(self._publisher, proposal, committed, published)
+
+    async def _publish_rest(
+        self, publisher: FactPublisher, proposal: TickProposal, committed: Committed, published: int
+    ) -> None:
+        """What was committed beside the ticks, or by a process that did not live to publish it."""
+        execution = Published(
+            tenant=proposal.tenant,
+            execution_id=UUID(proposal.execution_id),
+            workflow_id=UUID(proposal.workflow_id),
+            trace_id=UUID(proposal.trace_id),
+            last_sequence=committed.last_sequence,
+        )
+        try:
+            await publisher.catch_up(execution, published)
+        except EngineError as error:
+            # The tick is committed and written. The next one publishes this too, or the sweep does.
+            log.warning("dispatch.facts_left", execution_id=proposal.execution_id, error=str(error))
 
     async def _write_tick(
         self,
@@ -105,24 +137,31 @@ class Dispatcher:
         entries: list[tuple[str, bytes]],
         acknowledge: Iterable[str],
         last_sequence: int,
-    ) -> None:
+        packs: Sequence[Pack],
+    ) -> int:
+        """Answers up to which sequence the execution is published."""
         acks = list(acknowledge)
-        stream_keys = [
-            keys.tick_key(proposal.tenant, proposal.execution_id),
-            keys.partition_stream(proposal.tenant, proposal.partition),
-            *(keys.tasks_stream(proposal.tenant, host_id) for host_id, _ in entries),
+        tenant, execution_id = proposal.tenant, proposal.execution_id
+        names = [
+            keys.tick_key(tenant, execution_id),
+            keys.partition_stream(tenant, proposal.partition),
+            keys.facts_stream(tenant, proposal.partition),
+            *(keys.tasks_stream(tenant, host_id) for host_id, _ in entries),
         ]
-        channel = keys.feed_channel(proposal.tenant, proposal.execution_id)
-        nudge = b'{"sequence":%d}' % last_sequence
-        bodies = (body for _, body in entries)
+        closes = delta.status is not None and delta.status.closed
         args: list[Any] = [
-            delta.tick, TICK_KEY_SECONDS, keys.GROUP, channel, nudge, len(acks), *acks, *bodies
+            delta.tick, STATE_CLOSED_SECONDS if closes else STATE_SECONDS, keys.GROUP,
+            keys.feed_channel(tenant, execution_id), b'{"sequence":%d}' % last_sequence,
+            packs[0].first_sequence if packs else 0, last_sequence, execution_id, proposal.workflow_id,
+            proposal.trace_id, len(packs), len(acks), *(part for pack in packs for part in pack), *acks,
+            *(body for _, body in entries),
         ]  # fmt: skip
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_SECONDS):
-                await self._functions.call("orc_write_tick", stream_keys, args)
+                _, published = await self._functions.ask("orc_write_tick", names, args)
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+        return int(published)
 
     async def _entries(
         self, proposal: TickProposal, delta: Delta, epoch: int, cancel: Iterable[Attempt]
@@ -187,6 +226,15 @@ class Dispatcher:
         return results
 
 
+def _facts(proposal: TickProposal, committed: Committed) -> Sequence[Pack]:
+    """What the proposal has committed just now, with the first tick behind what was there before it. Nothing of ticks
+    that were stored earlier: their facts stand in the audit log only."""
+    if not committed.own or len(committed.facts) != len(proposal.audit):
+        return ()
+    lines = stored_lines(committed.earlier) + lines_of(proposal.audit, committed.facts, proposal.epoch)
+    return packs_of(committed.last_sequence - len(lines) + 1, lines)
+
+
 def _first_epoch(proposal: TickProposal, ticks: Sequence[Delta]) -> int:
     """The epoch before these ticks. Stored ones may hold a rewind of which the proposal does not know, or lack the
     one that it proposes."""
@@ -215,13 +263,15 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
     }
     if attempt.after:
         assignment["after"] = attempt.after
+    if attempt.note is not None:
+        assignment["context"] = attempt.note
     return assignment
 
 
 def _notices(proposal: TickProposal, delta: Delta, epoch: int, cancel: Iterable[Attempt]) -> dict[str, dict[str, Any]]:
     """For each host: reports that were consumed, attempts that no longer count, whether to go on at all."""
     notices: dict[str, dict[str, Any]] = defaultdict(dict)
-    ended: list[Done | Failed] = [*delta.done, *delta.failed]
+    ended: list[Done | Failed | Submission] = [*delta.done, *delta.failed, *delta.submitted]
     for item in ended:
         host_id = proposal.hosts.get(item.agent_id)
         if host_id is not None:

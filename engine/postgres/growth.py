@@ -14,6 +14,7 @@ def changes_graph(proposal: TickProposal) -> bool:
         proposal.writes is not None
         or delta.expanded
         or delta.spawned
+        or delta.asked
         or delta.triggered
         or (delta.rewind is not None and proposal.growth)
     )

@@ -63,7 +63,14 @@ def task_changes(proposal: TickProposal) -> list[TaskChange]:
     for started in delta.started:
         change = fold.keep(started.task_id, TaskState.RUNNING)
         change.attempt, change.started_ms = started.attempt, started.at_ms
-    _fold_done(fold, delta, {(result.task_id, result.attempt): result for result in proposal.results})
+    results = {(result.task_id, result.attempt): result for result in proposal.results}
+    _fold_done(fold, delta, results)
+    for submitted in delta.submitted:
+        change = fold.keep(submitted.task_id, TaskState.RUNNING)
+        change.attempt, change.agent_id = submitted.attempt, submitted.agent_id
+        change.started_ms = submitted.started_at_ms
+        if not submitted.failed:
+            _give_result(change, results.get((submitted.task_id, submitted.attempt)))
     for failed in delta.failed:
         _fold_failed(fold, failed)
     for returned in delta.returned:
@@ -81,6 +88,10 @@ def task_changes(proposal: TickProposal) -> list[TaskChange]:
         fold.keep(task_id, TaskState.COMPLETED).completed_ms = delta.at_ms
     for task_id in delta.passed:
         fold.keep(task_id, TaskState.SKIPPED).completed_ms = delta.at_ms
+    for taken in delta.taken:
+        fold.keep(taken.task_id, TaskState.RUNNING).started_ms = taken.at_ms
+    if delta.settled:
+        _fold_settled(fold, delta, {result.task_id: result for result in proposal.results})
     for task_id in delta.skipped:
         fold.keep(task_id, TaskState.SKIPPED).completed_ms = delta.at_ms
     for task_id in delta.cancelled:
@@ -101,6 +112,18 @@ def _fold_done(fold: _Fold, delta: Delta, results: Mapping[tuple[str, int], Task
         change.started_ms, change.completed_ms = done.started_at_ms, done.at_ms
         change.error = None
         _give_result(change, results.get((done.task_id, done.attempt)))
+
+
+def _fold_settled(fold: _Fold, delta: Delta, results: Mapping[str, TaskResult]) -> None:
+    """By task: of one that is settled, the last result counts."""
+    for settled in delta.settled:
+        if settled.verdict == "again":
+            fold.keep(settled.task_id, TaskState.PENDING)
+            continue
+        change = fold.keep(settled.task_id, TaskState.COMPLETED)
+        change.completed_ms = delta.at_ms
+        if settled.verdict == "resolve":
+            _give_result(change, results.get(settled.task_id))
 
 
 def _give_result(change: TaskChange, result: TaskResult | None) -> None:

@@ -13,6 +13,7 @@ from engine.contracts.kernel import (
     Failed,
     Rewind,
     Spawned,
+    Submission,
     TaskResult,
     TerminalError,
 )
@@ -82,19 +83,57 @@ class AuditTrail:
         payload |= _where(result)
         self.add(AuditEventType.TASK_COMPLETED, item.at_ms, **payload)
 
-    def failed(self, item: Failed, started_at_ms: int | None) -> None:
-        """An attempt that failed; and when it runs again."""
+    def submitted(self, item: Submission) -> None:
+        self.add(
+            AuditEventType.TASK_SUBMITTED,
+            item.at_ms,
+            task_id=item.task_id,
+            agent_id=item.agent_id,
+            attempt=item.attempt,
+            **({"result": item.result} if item.result_ref is None else {"result_ref": item.result_ref}),
+        )
+
+    def settled(self, item: Submission, result: TaskResult | None = None) -> None:
+        """The pattern is content: with the attempt's result, or with one of its own."""
+        payload: dict[str, Any] = {"task_id": item.task_id, "attempt": item.attempt, "status": "success"}
+        if item.agent_id:
+            payload["agent_id"] = item.agent_id
+            payload["duration_seconds"] = max(item.at_ms - item.started_at_ms, 0) / 1000
+        if result is not None:
+            payload |= _where(result)
+        else:
+            payload |= {"result": item.result} if item.result_ref is None else {"result_ref": item.result_ref}
+        self.add(AuditEventType.TASK_COMPLETED, **payload)
+
+    def rejected(self, item: Submission, code: str, message: str) -> None:
+        """The pattern is not content with what an attempt brought."""
+        self.add(
+            AuditEventType.TASK_COMPLETED,
+            task_id=item.task_id,
+            agent_id=item.agent_id or None,
+            attempt=item.attempt,
+            status="failed",
+            error={"code": code, "message": message},
+            duration_seconds=max(item.at_ms - item.started_at_ms, 0) / 1000,
+        )
+
+    def attempt_failed(self, item: Failed, started_at_ms: int | None) -> None:
         duration_ms = 0 if started_at_ms is None else max(item.at_ms - started_at_ms, 0)
-        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id or None, "attempt": item.attempt}
-        error = {"code": item.code, "message": item.message}
         self.add(
             AuditEventType.TASK_COMPLETED,
             item.at_ms,
-            **where,
+            task_id=item.task_id,
+            agent_id=item.agent_id or None,
+            attempt=item.attempt,
             status="failed",
-            error=error,
+            error={"code": item.code, "message": item.message},
             duration_seconds=duration_ms / 1000,
         )
+
+    def failed(self, item: Failed, started_at_ms: int | None) -> None:
+        """An attempt that failed; and when it runs again."""
+        self.attempt_failed(item, started_at_ms)
+        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id or None, "attempt": item.attempt}
         if item.retry_at_ms is None:
             self.add(AuditEventType.ERROR_OCCURRED, error_type=item.code, error_message=item.message, **where)
         else:

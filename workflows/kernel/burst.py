@@ -84,6 +84,8 @@ class Burst:
         state = self._state
         if self._alone or attempt != self._attempt or state.closed or state.unbound_agents() or must_evaluate(state):
             return None
+        if self._begins_errands():
+            return None
         if any(event.type in _FOR_THE_WORKFLOW for batch in batches for event in batch.events):
             return None
         decision = decide(state, self._policy, Inbox(batches=list(batches)), now_ms)
@@ -113,9 +115,15 @@ class Burst:
             self.decisions.pop().change.undo.rollback()
             self.texts.pop()
 
+    def _begins_errands(self) -> bool:
+        """Which only the workflow can start."""
+        return bool(self.decisions and "errands" in self.decisions[-1].change.recorded)
+
     def _lingers(self) -> bool:
         state = self._state
-        return not self._alone and not must_evaluate(state) and expects_results_soon(state, LINGER_MS)
+        if self._alone or self._begins_errands() or must_evaluate(state):
+            return False
+        return expects_results_soon(state, LINGER_MS)
 
     def _proposal(self, decision: Decision, text: str) -> TickProposal:
         state = self._state

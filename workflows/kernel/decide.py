@@ -22,6 +22,7 @@ from engine.contracts.kernel import (
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.awaiting import awaited_events
 from workflows.kernel.chains import RIDERS_MAX, goes_after, rest_of_chain, riders, sent_ahead
+from workflows.kernel.desk import Desk, note_key
 from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
 from workflows.kernel.growth import dropped_by_rewind
@@ -77,7 +78,8 @@ class _Tick:
         self.now_ms = now_ms
         self.change = Transitions(state, now_ms)
         self.trail = AuditTrail(state, now_ms)
-        self.fold = Fold(self.change, self.trail)
+        judges = (lambda i: policy.judges(state, i)) if policy.coordinates else None
+        self.fold = Fold(self.change, self.trail, judges)
         self.dynamics = Dynamics(self.change, self.trail, self.fold)
 
     def decide(self) -> Decision:
@@ -93,8 +95,11 @@ class _Tick:
             self._expire()
             if state.gated or state.growth or inbox.external:
                 self.dynamics.carry_out(inbox)
+            ending = self._coordinate() if self.policy.coordinates else None
             self._fail_branches()
             self._obey()
+            if ending is not None and not state.closed:
+                self._close(*ending)
             self._assign()
             self._conclude()
         self.change.finish()
@@ -224,13 +229,23 @@ class _Tick:
                 resent.add(i)
                 host_id = self.state.agents[self.state.tasks[i].agent_id or ""].host_id or ""
                 after = goes_after(self.state, i) if self.state.tasks[i].riding else ()
-                self.change.resend(self.state.attempt(i).model_copy(update={"host_id": host_id, "after": after}))
+                note = self.state.board.get(note_key(self.state.specs[i].id))
+                sent = {"host_id": host_id, "after": after, "note": note}
+                self.change.resend(self.state.attempt(i).model_copy(update=sent))
 
     def _is_busy(self, i: int) -> bool:
         """Its agent runs other tasks of ours, so that this one may well be waiting there."""
         state, agent_id = self.state, self.state.tasks[i].agent_id
         return any(state.tasks[j].agent_id == agent_id and state.tasks[j].phase is Phase.RUNNING
                    for j in state.in_flight)  # fmt: skip
+
+    # What the pattern makes of it ----------------------------------------------------------------------------
+
+    def _coordinate(self) -> tuple[ExecutionStatus, TerminalError | None] | None:
+        """How the pattern wants the execution to end, if it does."""
+        desk = Desk(self.change, self.trail, self.fold, self.inbox.errands)
+        self.policy.react(desk)
+        return desk.ending
 
     # What follows --------------------------------------------------------------------------------------------
 
@@ -270,10 +285,11 @@ class _Tick:
                 agent_id=agent_id,
                 attempt=state.tasks[i].attempt + 1,
                 host_id=state.agents[agent_id].host_id or "",
+                note=state.board.get(note_key(state.specs[i].id)) if state.board else None,
             )
             self._send(attempt)
             news.append(i)
-            if i in state.followers and state.agents[agent_id].chains:
+            if self.policy.fuses_chains and i in state.followers and state.agents[agent_id].chains:
                 for j, rider in rest_of_chain(state, i, agent_id):
                     self._send(rider)
                     news.append(j)
@@ -313,7 +329,8 @@ class _Tick:
     def _stalled(self) -> bool:
         """Nothing in flight, nothing due, nothing ready that a host could still come for, nothing awaited."""
         state = self.state
-        return not (state.in_flight or state.delayed or state.held or state.awaiting or self._needs_host())
+        coming = state.in_flight or state.delayed or state.held or state.awaiting or state.errands
+        return not (coming or self._needs_host() or self.policy.next_due_ms(state) is not None)
 
     def _needs_host(self) -> bool:
         return bool(self.state.ready_alone or any(self.state.ready.values()))

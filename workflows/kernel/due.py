@@ -1,12 +1,15 @@
 """When the kernel must look again, although nothing comes in."""
 
 from engine.contracts.execution import ExecutionStatus
+from workflows.kernel.policy import Policy
 from workflows.kernel.state import RunState
 
 
-def next_due_ms(state: RunState) -> int | None:
+def next_due_ms(state: RunState, policy: Policy) -> int | None:
     """The earliest due time, in milliseconds since the epoch; None when only the inbox can bring news."""
     times = [state.tasks[i].due_ms for i in state.in_flight]
+    if policy.coordinates and not state.paused and (due_ms := policy.next_due_ms(state)) is not None:
+        times.append(due_ms)
     times.extend(state.tasks[i].due_ms for i in state.delayed)
     if state.paused:
         if state.grace_due_ms is not None and state.in_flight:

@@ -1,11 +1,11 @@
 """Fold what agents report into the state: who started, finished, failed, gave back, vanished."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from uuid import NAMESPACE_OID, uuid5
 
 from engine.contracts.dynamic import SpawnedBody
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
-from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, TaskResult
+from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, Submission, TaskResult
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, TASK_LOSSES_MAX
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.chains import riders
@@ -25,10 +25,13 @@ def derived_id(state: RunState, purpose: str) -> str:
 class Fold:
     """One tick's reading of the inbox."""
 
-    def __init__(self, change: Transitions, trail: AuditTrail) -> None:
+    def __init__(self, change: Transitions, trail: AuditTrail, judges: Callable[[int], bool] | None = None) -> None:
+        """`judges` says of which tasks the pattern wants to judge the end; None: of none."""
         self.change = change
         self.state: RunState = change.state
         self.trail = trail
+        self._judges = judges
+        self.submitted: list[int] = []
         self.results: list[TaskResult] = []
         self.cancel: list[Attempt] = []
         self.first_failed: Failed | None = None
@@ -158,6 +161,9 @@ class Fold:
 
     def _complete(self, run: TaskRun, event: AgentEvent, at_ms: int) -> None:
         started_at_ms = self._note_start(run, event, at_ms)
+        if self._judges is not None and self._judges(self.state.index[event.task_id]):
+            self._submit_result(event, started_at_ms, at_ms)
+            return
         done = Done.trusted(
             task_id=event.task_id,
             attempt=event.attempt,
@@ -187,6 +193,25 @@ class Fold:
             self.trail.spawned(spawned)
             self._take_back(behind, f"{event.task_id}, which it was to follow, added tasks")
 
+    def _submit_result(self, event: AgentEvent, started_at_ms: int, at_ms: int) -> None:
+        """What it adds to the graph it may add when the pattern says so."""
+        submission = Submission.trusted(
+            task_id=event.task_id,
+            attempt=event.attempt,
+            agent_id=event.agent_id,
+            started_at_ms=started_at_ms,
+            at_ms=at_ms,
+            result=event.result,
+            result_ref=event.result_ref,
+        )
+        self.change.submit(submission)
+        self.submitted.append(self.state.index[event.task_id])
+        result = TaskResult.trusted(
+            task_id=event.task_id, attempt=event.attempt, result=event.result, result_ref=event.result_ref
+        )
+        self.results.append(result)
+        self.trail.submitted(submission)
+
     def fail(
         self,
         i: int,
@@ -215,8 +240,26 @@ class Fold:
             retry_at_ms=retry_at_ms,
             blamed=blamed,
         )
-        self._failed(failed, started_at_ms)
+        if failed.retry_at_ms is None and self._judges is not None and self._judges(i):
+            self._submit_failure(failed, started_at_ms)
+        else:
+            self._failed(failed, started_at_ms)
         self._take_back_riders(i)
+
+    def _submit_failure(self, failed: Failed, started_at_ms: int | None) -> None:
+        """Given up by its agents; the pattern may know better."""
+        submission = Submission(
+            task_id=failed.task_id,
+            attempt=failed.attempt,
+            agent_id=failed.agent_id,
+            started_at_ms=failed.at_ms if started_at_ms is None else started_at_ms,
+            at_ms=failed.at_ms,
+            code=failed.code,
+            message=failed.message,
+        )
+        self.change.submit(submission)
+        self.submitted.append(self.state.index[failed.task_id])
+        self.trail.attempt_failed(failed, started_at_ms)
 
     def fail_waiting(self, i: int, code: str, message: str) -> None:
         """Give up a task that no agent has."""

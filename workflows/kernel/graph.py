@@ -99,6 +99,8 @@ def append_specs(state: "RunState", specs: Sequence[KernelTask]) -> None:
         state.dependents.append([])
         if is_gated(spec):
             state.gated.add(i)
+        if spec.agent is not None:
+            state.pinned.add(i)
     for i, spec in enumerate(specs, first):
         for dependency in spec.deps:
             state.dependents[dependency].append(i)
@@ -112,6 +114,7 @@ def remove_specs(state: "RunState", first: int) -> None:
     for spec in state.specs[first:]:
         del state.index[spec.id]
     state.gated.difference_update(range(first, len(state.specs)))
+    state.pinned.difference_update(range(first, len(state.specs)))
     del state.specs[first:], state.dependents[first:]
 
 
@@ -178,7 +181,7 @@ def restore_graph(state: "RunState", data: dict[str, Any]) -> None:
 def rebuild(state: "RunState", growth: list[Growth]) -> None:
     """The graph anew: the plan, and these additions. Nothing is changed in place."""
     plan = state.plan
-    state.specs, state.index, state.dependents, state.gated = [], {}, [], set()
+    state.specs, state.index, state.dependents, state.gated, state.pinned = [], {}, [], set(), set()
     append_specs(state, plan.tasks)
     state.followers = followers_of(plan.tasks)
     state.growth = growth

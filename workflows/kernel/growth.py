@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.contracts.dynamic import Expanded
 from engine.contracts.kernel import KernelTask, Rewind, Spawned
+from workflows.kernel.coordination import forget_repeated
 from workflows.kernel.graph import Addition, Expansion, Group, append_specs, element_specs, link, remove_specs, without
 from workflows.kernel.moves import Moves
 from workflows.kernel.state import Phase, RunState, TaskRun
@@ -76,6 +77,15 @@ class GraphTransitions(Moves):
         self._record("expanded", item)
 
     def spawn(self, item: Spawned) -> None:
+        self._add_tasks(item)
+        self._record("spawned", item)
+
+    def ask(self, item: Spawned) -> None:
+        """The pattern's own."""
+        self._add_tasks(item)
+        self._record("asked", item)
+
+    def _add_tasks(self, item: Spawned) -> None:
         state, undo = self.state, self.undo
         first = len(state.specs)
         self._append(Addition(state.index[item.task_id], first, item.tasks, item.blocks), list(item.tasks))
@@ -89,7 +99,6 @@ class GraphTransitions(Moves):
             run.remaining = sum(not _settled(state.tasks[d].phase) for d in state.specs[i].deps)
             if run.remaining == 0:
                 self._unblock_unless_idle(i)
-        self._record("spawned", item)
 
     def _append(self, growth: Expansion | Addition, specs: list[Any]) -> None:
         state, undo = self.state, self.undo
@@ -168,6 +177,7 @@ class GraphTransitions(Moves):
                     run.phase = Phase.EXPANDED
                 elif i in state.gated:
                     run.phase, run.due_ms = state.gated_phase(i, self.at_ms)
+        forget_repeated(state)
         state.epoch = item.epoch
         state.grown += 1 if state.gated or state.grown else 0
         state.pace_ms = dict(state.pace_ms)

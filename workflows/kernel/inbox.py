@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from engine.contracts.dynamic import Evaluation, ExternalEvent, MatchOutcome, TaskOutcome
 from engine.contracts.events import AgentEvent, InboxBatch
-from engine.contracts.kernel import AgentBinding, Control, Rewind
+from engine.contracts.kernel import AgentBinding, Control, ErrandOutcome, Rewind
 from engine.contracts.streams import entry_order
 from workflows.kernel.state import RunState
 
@@ -23,11 +23,20 @@ class Inbox:
     """What was evaluated, in `outcomes_epoch`."""
     matches: list[MatchOutcome] = field(default_factory=list)
     outcomes_epoch: int = 0
+    errands: list[ErrandOutcome] = field(default_factory=list)
     allocation_error: tuple[str, str] | None = None
     """Code and message of the last allocation, when it found no host; stands until one is bound."""
 
     def __bool__(self) -> bool:
-        return bool(self.batches or self.bindings or self.control or self.external or self.outcomes or self.matches)
+        return bool(
+            self.batches
+            or self.bindings
+            or self.control
+            or self.external
+            or self.outcomes
+            or self.matches
+            or self.errands
+        )
 
     def leave_out_settled(self, state: RunState) -> None:
         """What stored ticks took in is no news, although other ticks were decided here. Else it would be committed once
@@ -39,6 +48,7 @@ class Inbox:
         ]  # fmt: skip
         self.external = [event for event in self.external if event.event_id not in state.remembered]
         self.outcomes = [outcome for outcome in self.outcomes if state.index.get(outcome.task_id) in state.held]
+        self.errands = [outcome for outcome in self.errands if outcome.key in state.errands]
         if self.control is not None and self.control.request_id == state.control_seen:
             self.control = self.rewind = None
 

@@ -1,9 +1,13 @@
 """What a coordination pattern decides. Everything else is the kernel's."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from heapq import heapify, heapreplace
+from typing import TYPE_CHECKING, ClassVar
 
 from workflows.kernel.state import AgentRun, RunState
+
+if TYPE_CHECKING:
+    from workflows.kernel.desk import Desk
 
 PREFETCH_MS = 30
 """Work sent ahead to an agent, so that it need not wait for the next tick between short tasks."""
@@ -20,15 +24,96 @@ def window(state: RunState, agent: AgentRun) -> int:
     return agent.slots + min(ahead, PREFETCH_TASKS_MAX)
 
 
-class Policy(Protocol):
-    """A pattern: pure, deterministic, changes nothing itself."""
+class Policy:
+    """A pattern: pure, deterministic, changes nothing itself but through the desk. This base shares ready tasks out.
 
-    looks_ahead: bool
+    A policy holds no memory of its own from tick to tick: what it remembers is on the board. It may keep what it can
+    compute from the definition (`state.launch.pattern_config`, `state.plan`).
+    """
+
+    looks_ahead: ClassVar[bool] = False
     """Fast tasks may go out before their dependencies are done, to the host that has those."""
+
+    fuses_chains: ClassVar[bool] = False
+    """Chains that the planner found go out as one."""
+
+    coordinates: ClassVar[bool] = False
+    """It judges ends and is asked each tick; static graphs without a say of the pattern pay nothing for it."""
+
+    def judges(self, state: RunState, i: int) -> bool:
+        """Whether the pattern wants to judge the end of this task. By default of those that it asked for."""
+        return state.specs[i].asked
+
+    def react(self, desk: "Desk") -> None:
+        """Called in each tick of an open execution once the inbox is read, before failures have their consequences
+        and before ready tasks go out. Also while paused: what is decided then starts after the resumption."""
+
+    def next_due_ms(self, state: RunState) -> int | None:  # noqa: ARG002 - for patterns that wait for a time
+        """When to be asked again although nothing comes in."""
+        return None
 
     def assignments(self, state: RunState) -> Iterator[tuple[int, str]]:
         """(task index, agent id) for tasks to start now, most urgent first.
 
         Between two items the caller may or may not have changed the state; the policy keeps count itself.
         """
-        ...
+        if state.ready_alone:
+            yield from _alone(state)
+            return
+        if any(state.specs[i].alone for i in state.in_flight):
+            return
+        for role in sorted(state.ready):
+            waiting = state.ready[role]
+            if waiting:
+                yield from self.share_out(state, role, waiting)
+
+    def share_out(self, state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+        """Tasks that name an agent go to it; the others to the agent with the smallest load."""
+        free = waiting
+        if state.pinned:
+            yield from _to_named_agents(state, waiting)
+            free = [item for item in waiting if state.specs[item[1]].agent is None]
+        yield from least_loaded(state, role, free)
+
+
+def least_loaded(state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+    """In order of urgency, each to the agent with the smallest load for its slots."""
+    heap = [
+        (agent.load / agent.slots, agent.load, n, agent.agent_id, agent.slots, window(state, agent))
+        for n, agent in enumerate(state.agents_of(role))
+        if agent.host_id is not None
+    ]
+    heap = [entry for entry in heap if entry[1] < entry[5]]
+    heapify(heap)
+    for _, i in tuple(waiting[: sum(entry[5] - entry[1] for entry in heap)]):
+        _, load, n, agent_id, slots, limit = heap[0]
+        yield i, agent_id
+        load += 1
+        # A full agent sinks to the bottom; when all are full the slice above has ended.
+        share = load / slots if load < limit else float("inf")
+        heapreplace(heap, (share, load, n, agent_id, slots, limit))
+
+
+def _to_named_agents(state: RunState, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+    loads: dict[str, int] = {}
+    for _, i in tuple(waiting):
+        agent = state.agents.get(state.specs[i].agent or "")
+        if agent is None or agent.host_id is None:
+            continue
+        load = loads.get(agent.agent_id, agent.load)
+        if load < window(state, agent):
+            loads[agent.agent_id] = load + 1
+            yield i, agent.agent_id
+
+
+def _alone(state: RunState) -> Iterator[tuple[int, str]]:
+    """A task that must run alone waits until nothing runs, and nothing new starts before it."""
+    if state.in_flight:
+        return
+    for _, i in state.ready_alone:
+        spec = state.specs[i]
+        for agent_id in sorted(state.agents):
+            agent = state.agents[agent_id]
+            if agent.role == spec.role and agent.host_id is not None and spec.agent in (None, agent_id):
+                yield i, agent_id
+                return

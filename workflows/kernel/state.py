@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.contracts.dynamic import Arrival
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import Attempt, ExecutionInput, KernelPlan, KernelTask
+from engine.contracts.kernel import Attempt, Errand, ExecutionInput, KernelPlan, KernelTask, Submission
 from workflows.kernel.graph import (
     Expansion,
     Group,
@@ -22,8 +22,8 @@ from workflows.kernel.graph import (
     trigger_due_ms,
 )
 
-STATE_VERSION = 2
-"""Of snapshots. 2 added the growing graph; 1 is read as one that never grew."""
+STATE_VERSION = 3
+"""Of snapshots. 2 added the growing graph, 3 what patterns remember; older ones are read as without."""
 
 PACE_WEIGHT = 0.3
 """Weight of the newest duration in a role's moving average."""
@@ -50,6 +50,8 @@ class Phase(IntEnum):
     """Dependencies are done; it waits for an external event."""
     EXPANDED = 11
     """It stands for its elements, which run."""
+    SUBMITTED = 12
+    """An attempt of it has ended, or the pattern has taken it over: the pattern decides what becomes of it."""
 
     @property
     def in_flight(self) -> bool:
@@ -143,6 +145,8 @@ class RunState:
         self.dependents: list[list[int]] = []
         self.gated: set[int] = set()
         """Tasks of which more than their dependencies decides."""
+        self.pinned: set[int] = set()
+        """Tasks that only one agent may do."""
         self.growth: list[Growth] = []
         self.grown = 0
         """Rises with every change of what dispatch must know of tasks."""
@@ -164,6 +168,12 @@ class RunState:
         """Ids and numbers of the last external events, to know repetitions."""
         self.sweep_due = False
         """A trigger may take an event: something has come or begun to wait since they were last matched."""
+
+        self.board: dict[str, Any] = {}
+        """What the pattern remembers. Keys are "<task id>/<name>", or "/<name>" for what belongs to no task."""
+        self.submitted: dict[int, Submission] = {}
+        self.errands: dict[str, Errand] = {}
+        """Begun and not returned, by key."""
 
         self.tick = 0
         self.epoch = 1
@@ -261,6 +271,7 @@ class RunState:
             "low": list(self.low),
             "fence": self.fence,
             "graph": graph_snapshot(self),
+            "coordination": coordination_snapshot(self),
             "scalars": {name: getattr(self, name) for name in _SCALARS},
         }
 
@@ -280,6 +291,7 @@ class RunState:
         state.low, state.fence = (data["low"][0], data["low"][1]), data["fence"]
         for name, value in data["scalars"].items():
             setattr(state, name, value)
+        restore_coordination(state, data.get("coordination", {}))
         state.reindex()
         return state
 
@@ -323,6 +335,29 @@ class RunState:
                 group.remaining = sum(not phase.over for phase in phases)
                 group.failed = phases.count(Phase.FAILED)
                 self.parent.update(dict.fromkeys(group.elements, growth.owner))
+
+
+def coordination_snapshot(state: RunState) -> dict[str, Any]:
+    """What patterns remember; empty for those that remember nothing."""
+    if not (state.board or state.submitted or state.errands):
+        return {}
+    submitted = [state.submitted[i] for i in sorted(state.submitted)]
+    errands = [state.errands[key] for key in sorted(state.errands)]
+    return {
+        "board": dict(sorted(state.board.items())),
+        "submitted": [item.model_dump(mode="json", exclude_defaults=True) for item in submitted],
+        "errands": [item.model_dump(mode="json", exclude_defaults=True) for item in errands],
+    }
+
+
+def restore_coordination(state: RunState, data: dict[str, Any]) -> None:
+    state.board = dict(data.get("board", {}))
+    for item in data.get("submitted", ()):
+        submission = Submission.model_validate(item)
+        state.submitted[state.index[submission.task_id]] = submission
+    for item in data.get("errands", ()):
+        errand = Errand.model_validate(item)
+        state.errands[errand.key] = errand
 
 
 _SCALARS = (

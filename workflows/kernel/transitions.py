@@ -19,6 +19,7 @@ from engine.contracts.kernel import (
 )
 from engine.contracts.streams import entry_order
 from workflows.kernel.awaiting import EventTransitions
+from workflows.kernel.coordination import CoordinationTransitions
 from workflows.kernel.growth import GraphTransitions
 from workflows.kernel.state import PACE_WEIGHT, Phase, RunState
 
@@ -29,7 +30,11 @@ RESEND_AFTER_MS = 15_000
 """An assignment that its agent has not confirmed for so long is sent again."""
 
 
-class Transitions(EventTransitions, GraphTransitions):
+_DONE = (Phase.COMPLETED, Phase.SUBMITTED)
+"""An agent has done its part, and is remembered."""
+
+
+class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions):
     """Changes a state within one tick, remembers how to undo that, and collects the delta's fields."""
 
     # Inbox -------------------------------------------------------------------------------------------------
@@ -70,13 +75,17 @@ class Transitions(EventTransitions, GraphTransitions):
         i = state.index[item.task_id]
         self._leave_flight(i, Phase.COMPLETED)
         undo.set(state, "completed", state.completed + 1)
-        self._busy.append((item.started_at_ms, item.at_ms))
-        role = state.specs[i].role
-        duration_ms, known = max(item.at_ms - item.started_at_ms, 0), state.pace_ms.get(role)
-        pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
-        undo.put(state.pace_ms, role, float(pace_ms))
+        self._note_work(i, item.started_at_ms, item.at_ms)
         self._release(i)
         self._record("done", item)
+
+    def _note_work(self, i: int, started_at_ms: int, at_ms: int) -> None:
+        state = self.state
+        self._busy.append((started_at_ms, at_ms))
+        role = state.specs[i].role
+        duration_ms, known = max(at_ms - started_at_ms, 0), state.pace_ms.get(role)
+        pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
+        self.undo.put(state.pace_ms, role, float(pace_ms))
 
     def fail(self, item: Failed) -> None:
         """End an attempt without a result: retry at once, retry later, or give the task up."""
@@ -203,15 +212,17 @@ class Transitions(EventTransitions, GraphTransitions):
         undo.drop(state.in_flight, i)
         if state.gated:
             self._stop_waiting(i)
+        if state.submitted:
+            undo.drop(state.submitted, i)
         if run.riding:
             undo.set(run, "riding", False)
             undo.set(state, "riders", state.riders - 1)
         elif run.agent_id is not None and run.phase.in_flight:
             agent = state.agents[run.agent_id]
             undo.set(agent, "load", agent.load - 1)
-            if phase is not Phase.COMPLETED:
+            if phase not in _DONE:
                 self._busy.append((run.assigned_at_ms, self.at_ms))
-        undo.set(run, "agent_id", run.agent_id if phase is Phase.COMPLETED else None)
+        undo.set(run, "agent_id", run.agent_id if phase in _DONE else None)
         if phase is Phase.READY and not run.remaining:
             self._make_ready(i)
             return
@@ -244,7 +255,9 @@ class Transitions(EventTransitions, GraphTransitions):
 
 
 _EMPTY: dict[str, Any] = {
-    name: field.get_default() for name, field in Delta.model_fields.items() if name not in ("tick", "at_ms")
+    name: field.get_default(call_default_factory=True)
+    for name, field in Delta.model_fields.items()
+    if name not in ("tick", "at_ms")
 }
 
 
@@ -261,6 +274,7 @@ def apply_delta(state: RunState, delta: Delta) -> None:
         (delta.bound, change.bind),
         (delta.started, change.start),
         (delta.done, change.complete),
+        (delta.submitted, change.submit),
         (delta.spawned, change.spawn),
         (delta.received, change.receive),
         (delta.forgotten, change.forget),
@@ -276,6 +290,12 @@ def apply_delta(state: RunState, delta: Delta) -> None:
         (delta.reused, change.reuse),
         (delta.gathered, change.gather),
         (delta.passed, change.pass_over),
+        (delta.returned_errands, change.end_errand),
+        (delta.taken, change.take),
+        (delta.settled, change.settle),
+        (delta.asked, change.ask),
+        (tuple(delta.posted.items()), change.post_item),
+        (delta.errands, change.begin_errand),
         (delta.skipped, change.skip),
         (delta.cancelled, change.cancel),
         (delta.assigned, change.assign),

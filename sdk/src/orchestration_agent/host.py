@@ -272,6 +272,7 @@ class AgentHost:
             workflow_id=entry.workflow_id,
             trace_id=entry.trace_id,
             timeout_seconds=assignment.get("timeout_seconds"),
+            context=assignment.get("context"),
             report=lambda fraction: self._heard(attempt, fraction),
         )
 

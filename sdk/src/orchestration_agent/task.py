@@ -56,6 +56,7 @@ class Task:
         "action",
         "agent_id",
         "attempt",
+        "context",
         "epoch",
         "execution_id",
         "execution_input",
@@ -86,6 +87,7 @@ class Task:
         workflow_id: str = "",
         trace_id: str = "",
         timeout_seconds: float | None = None,
+        context: Any = None,
     ) -> None:
         self.task_id = task_id
         self.agent_id = agent_id
@@ -95,6 +97,8 @@ class Task:
         self.execution_input: dict[str, Any] = {} if execution_input is None else execution_input
         self.results: dict[str, Any] = {} if results is None else results
         """Results of the direct dependencies, by task id."""
+        self.context = context
+        """What the coordination pattern tells: feedback, what others have said so far; see its page."""
         self.attempt = attempt
         """From 1; it rises whenever the task is handed out anew."""
         self.epoch = epoch

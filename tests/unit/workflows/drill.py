@@ -19,6 +19,7 @@ from engine.contracts.kernel import (
     Attempt,
     Control,
     Delta,
+    ErrandOutcome,
     ExecutionInput,
     KernelPlan,
     KernelRole,
@@ -28,6 +29,7 @@ from engine.contracts.kernel import (
 from workflows.kernel.decide import Decision, decide
 from workflows.kernel.dynamics import evaluation_request
 from workflows.kernel.inbox import Inbox
+from workflows.kernel.policy import Policy
 from workflows.kernel.state import Phase, RunState
 from workflows.kernel.transitions import apply_delta
 from workflows.policies.supervisor import SupervisorPolicy
@@ -72,8 +74,9 @@ def launch_input(*tasks: KernelTask, agents: int = 2, **fields: object) -> Execu
 class Drill:
     """Ticks on demand. After each, the twin that only saw the delta's JSON must be in the same state."""
 
-    def __init__(self, launch: ExecutionInput, slots: int = 1, bind: bool = True) -> None:
+    def __init__(self, launch: ExecutionInput, slots: int = 1, bind: bool = True, policy: Policy | None = None) -> None:
         self.launch = launch
+        self.policy = SupervisorPolicy() if policy is None else policy
         self.state = RunState(launch)
         self.twin = RunState(launch)
         self.now_ms = launch.started_at_ms
@@ -102,10 +105,10 @@ class Drill:
         self.now_ms += after_ms
         before = self.state.snapshot()
         taken, self.inbox = self.inbox, Inbox()
-        trial = decide(self.state, SupervisorPolicy(), taken, self.now_ms)
+        trial = decide(self.state, self.policy, taken, self.now_ms)
         trial.change.undo.rollback()
         assert self.state.snapshot() == before, "rolling a decision back restores the state"
-        decision = decide(self.state, SupervisorPolicy(), taken, self.now_ms)
+        decision = decide(self.state, self.policy, taken, self.now_ms)
         assert decision.delta == trial.delta, "deciding twice decides alike"
         stored = Delta.model_validate_json(decision.delta.model_dump_json(exclude_defaults=True))
         assert stored == decision.delta
@@ -147,6 +150,10 @@ class Drill:
         carried = json.loads(json.dumps(self.state.snapshot()))
         self.state = RunState.restore(self.launch, carried)
         assert self.state.snapshot() == self.twin.snapshot(), "a snapshot says all that the state is"
+
+    def answer(self, key: str, value: object = None, *, ok: bool = True, code: str = "", message: str = "") -> None:
+        """An errand's outcome comes back."""
+        self.inbox.errands.append(ErrandOutcome(key=key, ok=ok, value=value, code=code, message=message))
 
     def phase(self, task_id: str) -> Phase:
         return self.state.tasks[self.state.index[task_id]].phase
@@ -213,6 +220,9 @@ def assert_indexes_agree(state: RunState) -> None:
     assert sorted(state.delayed) == sorted(fresh.delayed)
     assert sorted(state.held) == sorted(fresh.held)
     assert state.awaiting == fresh.awaiting
+    assert (state.board, state.submitted, state.errands) == (fresh.board, fresh.submitted, fresh.errands)
+    assert sorted(state.submitted) == [i for i, run in enumerate(state.tasks) if run.phase is Phase.SUBMITTED]
+    assert state.pinned == fresh.pinned
     assert (state.specs, state.index, state.gated) == (fresh.specs, fresh.index, fresh.gated)
     assert [sorted(d) for d in state.dependents] == [sorted(d) for d in fresh.dependents]
     assert state.parent == fresh.parent

@@ -137,7 +137,7 @@ class ModelWorkflow(ExecutionWorkflow):
     async def _wait(self) -> None:
         if self._has_work():
             return
-        due_ms = self._running.due_ms = next_due_ms(self._state)
+        due_ms = self._running.due_ms = next_due_ms(self._state, self._policy)
         await SANDBOX.wait_condition(lambda: self._has_work() or (due_ms is not None and due_ms <= self._now_ms()))
         self._running.due_ms = None
 

@@ -79,7 +79,7 @@ def test_what_rides_behind_a_task_is_not_due_before_it_is_done() -> None:
     drill.receive(drill.started(drill.attempt("a")))
     drill.tick()
     timeout_at_ms = drill.now_ms - 1 + drill.state.specs[0].timeout_ms
-    assert next_due_ms(drill.state) == timeout_at_ms
+    assert next_due_ms(drill.state, drill.policy) == timeout_at_ms
     drill.receive(drill.completed(drill.attempt("a")))
     drill.tick()
     assert drill.state.tasks[1].due_ms == drill.now_ms + RESEND_AFTER_MS

@@ -66,7 +66,7 @@ def test_failures_are_retried_after_one_two_and_four_seconds_and_then_given_up()
     for delay_ms in (1_000, 2_000, 4_000):
         drill.receive(drill.failed(drill.attempt("a")))
         drill.tick()
-        assert next_due_ms(drill.state) == drill.now_ms + delay_ms
+        assert next_due_ms(drill.state, drill.policy) == drill.now_ms + delay_ms
         assert not drill.tick(after_ms=delay_ms - 1).delta.assigned
         assert drill.tick(after_ms=1).delta.assigned
     drill.receive(drill.failed(drill.attempt("a"), code="STILL_BROKEN"))
