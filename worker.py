@@ -33,6 +33,7 @@ from engine.events.hosts import HostStreams
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
+from engine.events.publisher import FactPublisher, Publications
 from engine.observability.log import configure, get_logger
 from engine.plans import PlanLoader
 from engine.ports import Acknowledged
@@ -165,8 +166,11 @@ async def build(
         stack.push_async_callback(reader.aclose)
         bridge = Bridge(redis, reader, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
         acknowledged = bridge.acknowledged
+        publications = Publications(redis, functions, leases, stores.publications, settings.published_events_seconds)
         jobs += [
             lambda: run_bridge(bridge),
+            publications.run_views,
+            publications.run_sweep,
             RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
             CapacityScheduler(stores.capacity, stores.maintenance, stores.executions, launcher, settings.capacity).run,
@@ -174,7 +178,8 @@ async def build(
         ]
     if WORKFLOWS in roles:
         bodies = GrownBodies(stores.dispatch, stores.graphs)
-        dispatcher = Dispatcher(functions, stores.dispatch, bodies)
+        publisher = FactPublisher(functions, stores.publications, settings.event_partitions)
+        dispatcher = Dispatcher(functions, stores.dispatch, bodies, publisher)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder)
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)

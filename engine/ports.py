@@ -86,6 +86,10 @@ class Committed(Model):
     status: ExecutionStatus | None = None
     """The execution's status after it. When it is closed and `ticks` is empty, the execution was closed from outside:
     nothing was stored and nothing more will be."""
+    facts: tuple[bytes, ...] = ()
+    """Payloads of the proposal's audit events, as they were stored; empty unless it is `own`."""
+    earlier: tuple[ExecutionEvent, ...] = ()
+    """With an execution's first tick: the facts that were there before it."""
 
 
 class ExecutionStore(Protocol):
@@ -319,6 +323,36 @@ class MaintenanceStore(Protocol):
         ...
 
 
+class Published(Model):
+    """An execution whose facts must all reach the streams."""
+
+    tenant: str
+    execution_id: UUID
+    workflow_id: UUID
+    trace_id: UUID
+    last_sequence: int
+    completed_at: datetime | None = None
+
+
+    """Which executions have facts to publish, across tenants. Implemented by `engine.postgres.publications`."""
+
+    async def open_executions(self, after: UUID | None, limit: int) -> Sequence[Published]:
+        """By id, after that one."""
+        ...
+
+    async def closed_executions(self, closed_after: datetime, limit: int) -> Sequence[Published]:
+        """Not confirmed yet, closed later than that, the earliest first."""
+        ...
+
+    async def facts(self, tenant: str, execution_id: UUID, after_sequence: int, limit: int) -> Sequence[ExecutionEvent]:
+        """In order; fewer than `limit` when there are no more."""
+        ...
+
+    async def confirm(self, executions: Sequence[Published]) -> None:
+        """All their facts are published, for good: they need not be looked at again."""
+        ...
+
+
 class RetentionStore(Protocol):
     """Deletes what is old, across tenants, as the maintenance role. Implemented by `engine.postgres.retention`.
 
@@ -361,6 +395,8 @@ class RetentionStore(Protocol):
     async def delete_idempotency_keys(self, older_than_days: float, limit: int) -> int: ...
 
     async def delete_operations(self, older_than_days: float, limit: int) -> int: ...
+
+
 
 
 class CapacityReader(Protocol):

@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """From which the agents' Redis passwords are derived; `agent-secret` in the data directory when absent."""
     event_partitions: int = Field(8, ge=1, le=1024)
     """Fixed for a deployment: executions remember theirs."""
+    published_events_seconds: float = Field(3_600.0, ge=60)
+    """How long published events stay on the streams, of a workflow and for groups that do not acknowledge."""
     heartbeat_seconds: float = 2.0
     host_lost_after_seconds: float = 8.0
     """Four missed heartbeats: a garbage collection or a busy machine costs one or two."""

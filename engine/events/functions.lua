@@ -1,26 +1,168 @@
 #!lua name=orchestrator
 
--- One tick's stream writes, once. KEYS: tick key, partition stream, then a stream for each entry.
--- ARGV: tick, seconds to keep the tick key, group, watchers' channel, their nudge, number of acknowledgements, the ids,
--- then an entry's body for each remaining key. Entries are written unless this tick or a later one was; acknowledging
--- and nudging are always safe.
+-- An execution's key says which tick was written last and up to which sequence its facts are published: "7 41".
+local function progress_of(key)
+  local tick, sequence = string.match(redis.call('GET', key) or '0 0', '^(%d+) ?(%d*)$')
+  return tonumber(tick or '0'), tonumber(sequence or '') or 0
+end
+
+-- Append packs of facts when they are the next ones of their execution; then nothing is missing before them and nothing
+-- is there twice. Answers up to which sequence the execution is published now.
+local function append_facts(stream, published, from, to, who, packs)
+  if #packs == 0 or from ~= published + 1 then
+    return published
+  end
+  for i = 1, #packs, 2 do
+    redis.call('XADD', stream, '*', 'x', who[1], 'w', who[2], 't', who[3], 'n', packs[i], 'b', packs[i + 1])
+  end
+  return to
+end
+
+-- One tick's stream writes, once, and the facts that it committed. KEYS: the execution's key, partition stream, stream
+-- of published facts, then a stream for each entry. ARGV: tick, seconds to keep the key, group, watchers' channel, their
+-- nudge, first and last sequence of the facts, execution, workflow, trace, number of packs, number of acknowledgements,
+-- then for each pack its first sequence and its body, the ids to acknowledge, and an entry's body for each remaining
+-- key. Entries are written unless this tick or a later one was; acknowledging and nudging are always safe. Answers
+-- whether entries were written, and up to which sequence the execution is published.
 local function write_tick(keys, args)
-  local tick, keep, group, acks = tonumber(args[1]), tonumber(args[2]), args[3], tonumber(args[6])
+  local tick, keep, group = tonumber(args[1]), tonumber(args[2]), args[3]
+  local packs, acks = tonumber(args[11]), tonumber(args[12])
+  local last_tick, published = progress_of(keys[1])
+  local first_ack = 12 + 2 * packs
   local written = 0
   redis.call('PUBLISH', args[4], args[5])
-  if tick > tonumber(redis.call('GET', keys[1]) or '0') then
-    for i = 3, #keys do
-      redis.call('XADD', keys[i], '*', 'b', args[6 + acks + i - 2])
+  if tick > last_tick then
+    for i = 4, #keys do
+      redis.call('XADD', keys[i], '*', 'b', args[first_ack + acks + i - 3])
     end
-    redis.call('SET', keys[1], tick, 'EX', keep)
-    written = 1
+    last_tick, written = tick, 1
+  end
+  local before = published
+  published = append_facts(
+    keys[3], published, tonumber(args[6]), tonumber(args[7]), {args[8], args[9], args[10]}, {unpack(args, 13, first_ack)})
+  if written == 1 or published > before then
+    redis.call('SET', keys[1], string.format('%.0f %.0f', last_tick, published), 'EX', keep)
   end
   for first = 1, acks, 500 do
     local last = math.min(first + 499, acks)
-    redis.call('XACK', keys[2], group, unpack(args, 6 + first, 6 + last))
-    redis.call('XDEL', keys[2], unpack(args, 6 + first, 6 + last))
+    redis.call('XACK', keys[2], group, unpack(args, first_ack + first, first_ack + last))
+    redis.call('XDEL', keys[2], unpack(args, first_ack + first, first_ack + last))
   end
-  return written
+  return {written, published}
+end
+
+-- Facts that no tick has published, or whose publication got lost. KEYS: the execution's key, stream of published facts.
+-- ARGV: seconds to keep the key, first and last sequence, execution, workflow, trace, then as for a tick its packs.
+-- Answers up to which sequence the execution is published.
+local function publish_facts(keys, args)
+  local tick, published = progress_of(keys[1])
+  local now = append_facts(
+    keys[2], published, tonumber(args[2]), tonumber(args[3]), {args[4], args[5], args[6]}, {unpack(args, 7)})
+  if now > published then
+    redis.call('SET', keys[1], string.format('%.0f %.0f', tick, now), 'EX', tonumber(args[1]))
+  end
+  return now
+end
+
+-- An entry's id as numbers, and which of two is earlier.
+local function parts(id)
+  local ms, sequence = string.match(id, '^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(sequence)
+end
+
+local function earlier(a, b)
+  local a_ms, a_sequence = parts(a)
+  local b_ms, b_sequence = parts(b)
+  return a_ms < b_ms or (a_ms == b_ms and a_sequence < b_sequence)
+end
+
+-- One workflow's facts, one entry each, out of the published packs. Views lie in the slot of the other keys; which they
+-- are stands in the packs. Answers how many facts there were.
+local function expand_pack(fields, args, oldest)
+  local pack, facts = {}, 0
+  for i = 1, #fields, 2 do
+    pack[fields[i]] = fields[i + 1]
+  end
+  local view, source = args[1] .. pack.w, args[2] .. pack.w
+  local parent = '00-' .. string.gsub(pack.t, '-', '') .. '-' .. string.sub(string.gsub(pack.x, '-', ''), 1, 16) .. '-01'
+  for kind, at, epoch, payload in string.gmatch(pack.b, '([^\t\n]*)\t([^\t\n]*)\t([^\t\n]*)\t([^\n]*)\n') do
+    local sequence = string.format('%.0f', tonumber(pack.n) + facts)
+    redis.call(
+      'XADD', view, 'MINID', '~', oldest, '*', 'event_type', kind, 'workflow_id', pack.w, 'execution_id', pack.x,
+      'timestamp', at, 'payload', payload, 'trace_id', pack.t, 'sequence', sequence, 'epoch', epoch,
+      'specversion', '1.0', 'id', pack.x .. ':' .. sequence, 'source', source, 'type', kind, 'time', at,
+      'traceparent', parent)
+    facts = facts + 1
+  end
+  redis.call('PEXPIRE', view, args[4])
+  return facts
+end
+
+-- Bring the workflows' own streams up to what has been published. KEYS: for each partition its stream of published facts
+-- and the key that says how far that has been read. ARGV: what the names of views begin with, what sources begin with,
+-- facts of a partition after which the rest is left for another call, milliseconds that facts are kept, names of the
+-- consumer groups that a stream gets. Answers how many facts there were, and how many partitions have more.
+local function expand_facts(keys, args)
+  local time, limit, total, more = redis.call('TIME'), tonumber(args[3]), 0, 0
+  local oldest = string.format('%.0f', math.max(time[1] * 1000 - tonumber(args[4]), 0))
+  for k = 1, #keys, 2 do
+    local cursor, facts = redis.call('GET', keys[k + 1]), 0
+    if not cursor and redis.call('EXISTS', keys[k]) == 1 then
+      for i = 5, #args do
+        redis.pcall('XGROUP', 'CREATE', keys[k], args[i], '0')
+      end
+      cursor = '0-0'
+    end
+    local entries = cursor and redis.call('XRANGE', keys[k], '(' .. cursor, '+', 'COUNT', 10) or {}
+    for i, entry in ipairs(entries) do
+      facts, cursor = facts + expand_pack(entry[2], args, oldest), entry[1]
+      if facts >= limit or i == 10 then
+        more = more + 1
+        break
+      end
+    end
+    if #entries > 0 then
+      redis.call('SET', keys[k + 1], cursor)
+    end
+    total = total + facts
+  end
+  return {total, more}
+end
+
+-- Forget published packs that the views have and that each group with consumers has acknowledged, and those that are too
+-- old whatever they are. KEYS: as before. ARGV: milliseconds that facts are kept. Answers how many were forgotten, and
+-- how many of them a group had not acknowledged.
+local function trim_facts(keys, args)
+  local time, forgotten, lost = redis.call('TIME'), 0, 0
+  local oldest = string.format('%.0f-0', math.max(time[1] * 1000 - tonumber(args[1]), 0))
+  local function after(id)
+    local ms, sequence = parts(id)
+    return string.format('%.0f-%.0f', ms, sequence + 1)
+  end
+  for k = 1, #keys, 2 do
+    local expanded = redis.call('GET', keys[k + 1])
+    if expanded and redis.call('EXISTS', keys[k]) == 1 then
+      local keep = after(expanded)
+      for _, fields in ipairs(redis.call('XINFO', 'GROUPS', keys[k])) do
+        local group = {}
+        for i = 1, #fields, 2 do
+          group[fields[i]] = fields[i + 1]
+        end
+        if group.consumers > 0 then
+          local wanted = after(group['last-delivered-id'])
+          if group.pending > 0 then
+            wanted = redis.call('XPENDING', keys[k], group.name)[2]
+          end
+          if earlier(wanted, keep) then
+            keep = wanted
+          end
+        end
+      end
+      forgotten = forgotten + redis.call('XTRIM', keys[k], 'MINID', keep)
+      lost = lost + redis.call('XTRIM', keys[k], 'MINID', oldest)
+    end
+  end
+  return {forgotten + lost, lost}
 end
 
 -- Who reads which partition. One call says that the caller lives, extends or gives up what it holds, and takes what is
@@ -138,7 +280,11 @@ local function requeue_strays(keys, args)
   return moved
 end
 
-redis.register_function('orc_write_tick', write_tick)
+-- What frees memory runs also when there is none left: then agents' reports are refused, and these go on.
+redis.register_function{function_name = 'orc_write_tick', callback = write_tick, flags = {'allow-oom'}}
+redis.register_function('orc_publish_facts', publish_facts)
+redis.register_function('orc_expand_facts', expand_facts)
+redis.register_function{function_name = 'orc_trim_facts', callback = trim_facts, flags = {'allow-oom'}}
 redis.register_function('orc_share_partitions', share_partitions)
 redis.register_function('orc_leave_partitions', leave_partitions)
 redis.register_function('orc_requeue_strays', requeue_strays)

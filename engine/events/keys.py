@@ -3,6 +3,9 @@
 from typing import Final
 
 GROUP: Final = "orchestrator"
+FACT_GROUPS: Final = (GROUP, "monitor", "hooks_executor")
+"""Consumer groups that each stream of published facts has from the beginning."""
+
 TENANTS: Final = "orc:tenants"
 FLEET_CHANNEL: Final = "orc:fleet"
 BRIDGES: Final = "orc:bridges"
@@ -36,6 +39,21 @@ def hosts_wanted(tenant: str) -> str:
     return f"{tenant_prefix(tenant)}hosts:wanted"
 
 
+def facts_stream(tenant: str, partition: int) -> str:
+    """What the executions of a partition have committed, in packs."""
+    return f"{tenant_prefix(tenant)}events:{partition}"
+
+
+def facts_expanded(tenant: str, partition: int) -> str:
+    """Up to which pack the workflows' own streams have it."""
+    return f"{facts_stream(tenant, partition)}:expanded"
+
+
+def workflow_events_prefix(tenant: str) -> str:
+    """With a workflow's id behind it: its facts, one entry each."""
+    return f"{tenant_prefix(tenant)}workflow:events:"
+
+
 def dead_letters(tenant: str) -> str:
     return f"{tenant_prefix(tenant)}workflow_events_dlq"
 
@@ -46,3 +64,19 @@ def partition_owner(partition: int) -> str:
 
 def partition_fence(partition: int) -> str:
     return f"orc:partition:{partition}:fence"
+
+
+HOOK_GROUP: Final = "hook_workers"
+HOOK_TENANTS: Final = "orc:hooks:tenants"
+HOOKS_CHANGED_CHANNEL: Final = "orc:hooks:changed"
+"""Pub/sub: the names of tenants whose hooks were changed."""
+
+
+def hooks_queue(tenant: str, band: int) -> str:
+    """Entries for hook workers: one stream a band, since a stream is first in, first out."""
+    return f"{tenant_prefix(tenant)}hooks:queue:{band}"
+
+
+def hooks_reply(tenant: str, request_id: str) -> str:
+    """Where the answer to a run that somebody waits for is put."""
+    return f"{tenant_prefix(tenant)}hooks:reply:{request_id}"

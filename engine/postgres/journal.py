@@ -8,10 +8,12 @@ import asyncpg
 
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Control, Delta, TickProposal, delta_text
+from engine.contracts.views import ExecutionEvent
 from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
 from engine.ports import Committed
 from engine.postgres.documents import raw_document, reported_document, storable_text
 from engine.postgres.growth import changes_graph, growth_arguments
+from engine.postgres.hooks import delivery_arguments
 from engine.postgres.literals import documents, numbers, plain, texts
 from engine.postgres.pool import Connection, Database, check_tenant
 from engine.postgres.readmodel import TaskChange, changes_nothing, checkpoint_documents, task_changes
@@ -35,22 +37,27 @@ class PostgresJournal:
         """Raises NotFoundError, InvalidTransitionError (a gap in the ticks), UnavailableError."""
         check_tenant(proposal.tenant)
         text = proposal.delta_text or delta_text(proposal.delta)
-        arguments = _commit_arguments(proposal, text)
+        facts = [raw_document(event.payload) for event in proposal.audit]
+        arguments = _commit_arguments(proposal, text, facts)
         async with self._database.connection() as connection:
-            if changes_graph(proposal):
-                row = await self._commit_with_graph(connection, proposal, arguments)
+            if changes_graph(proposal) or proposal.hook_entries:
+                row = await self._commit_with_more(connection, proposal, arguments)
             else:
                 row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
-        return _committed(proposal, text, row)
+        return _committed(proposal, text, facts, row)
 
-    async def _commit_with_graph(
+    async def _commit_with_more(
         self, connection: Connection, proposal: TickProposal, arguments: list[Any]
     ) -> asyncpg.Record | None:
-        """Few ticks change the graph: they need a transaction of two statements."""
+        """Few ticks change the graph or set hooks off: they need a transaction of further statements."""
+        queries = self._database.queries
         async with connection.transaction():
-            row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
+            row = await connection.fetchrow(queries["journal.commit_tick"], *arguments)
             if row is not None and row["outcome"] == "own":
-                await connection.execute(self._database.queries["journal.write_growth"], *growth_arguments(proposal))
+                if changes_graph(proposal):
+                    await connection.execute(queries["journal.write_growth"], *growth_arguments(proposal))
+                if proposal.hook_entries:
+                    await connection.execute(queries["hooks.deliver"], *delivery_arguments(proposal))
         return row
 
     async def load_stream_writes(self, tenant: str, execution_id: UUID, ticks: Sequence[int]) -> Sequence[Delta]:
@@ -66,7 +73,7 @@ def parse_delta(text: str) -> Delta:
     return Delta.model_validate_json(text)
 
 
-def _commit_arguments(proposal: TickProposal, text: str) -> list[Any]:
+def _commit_arguments(proposal: TickProposal, text: str, facts: Sequence[bytes]) -> list[Any]:
     delta = proposal.delta
     return [
         proposal.tenant,
@@ -83,7 +90,7 @@ def _commit_arguments(proposal: TickProposal, text: str) -> list[Any]:
         delta.control_seen,
         plain([event.type.value for event in proposal.audit]),
         numbers([event.at_ms for event in proposal.audit]),
-        documents([raw_document(event.payload) for event in proposal.audit]),
+        documents(facts),
         *_task_columns(task_changes(proposal)),
         [binding.agent_id for binding in delta.bound],
         [binding.role for binding in delta.bound],
@@ -131,7 +138,7 @@ def _uuid(text: str) -> UUID:
         raise InvalidParametersError("not a UUID") from error
 
 
-def _committed(proposal: TickProposal, text: str, row: asyncpg.Record | None) -> Committed:
+def _committed(proposal: TickProposal, text: str, facts: Sequence[bytes], row: asyncpg.Record | None) -> Committed:
     outcome = row["outcome"] if row is not None else "missing"
     if row is None or outcome == "missing":
         raise NotFoundError("no such execution")
@@ -160,4 +167,10 @@ def _committed(proposal: TickProposal, text: str, row: asyncpg.Record | None) ->
         stored_texts=texts,
         now_ms=row["now_ms"],
         status=ExecutionStatus(row["status"]),
+        facts=tuple(facts) if own else (),
+        earlier=_earlier(proposal, row["earlier"]) if own and row["earlier"] else (),
     )
+
+
+def _earlier(proposal: TickProposal, items: Sequence[dict[str, Any]]) -> tuple[ExecutionEvent, ...]:
+    return tuple(ExecutionEvent.model_validate({**item, "trace_id": proposal.trace_id}) for item in items)

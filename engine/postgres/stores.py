@@ -17,6 +17,7 @@ from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.operations import PostgresOperationLog
 from engine.postgres.plans import PostgresPlanStore
 from engine.postgres.pool import Database
+from engine.postgres.publications import PostgresPublicationStore
 from engine.postgres.retention import PostgresRetentionStore
 from engine.settings import Settings
 
@@ -38,6 +39,7 @@ class Stores:
     capacity: PostgresCapacityStore
     plans: PostgresPlanStore
     retention: PostgresRetentionStore
+    publications: PostgresPublicationStore
 
     @classmethod
     @asynccontextmanager
@@ -60,6 +62,7 @@ class Stores:
                 capacity=PostgresCapacityStore(database),
                 plans=PostgresPlanStore(database),
                 retention=PostgresRetentionStore(database),
+                publications=PostgresPublicationStore(database),
             )
         finally:
             await database.close()

@@ -1,6 +1,7 @@
 """What a committed tick puts into hosts' streams, seen through the server-side function that it calls."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
@@ -8,46 +9,56 @@ import orjson
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from engine.contracts.events import AuditEvent, AuditEventType
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Attempt, Delta, Done, Failed, Rewind, TaskResult, TickProposal
+from engine.contracts.views import ExecutionEvent
 from engine.errors import UnavailableError
 from engine.events import dispatch, keys
 from engine.events.bodies import GrownBodies
 from engine.events.dispatch import Dispatcher
 from engine.events.functions import Functions
-from engine.ports import Committed, GraphStore, StoredBody, TaskAddition
+from engine.events.publisher import FactPublisher
+from engine.ports import Committed, GraphStore, Published, StoredBody, TaskAddition
 from tests.fakes.streams import FakeDispatchStore
 
 EXECUTION = str(uuid4())
 
 
 class FakeFunctions:
-    """Takes `orc_write_tick` apart again."""
+    """Takes `orc_write_tick` apart again. `published` is what the server says of the execution, when it says other."""
 
     def __init__(self) -> None:
         self.writes: list[tuple[int, list[str], list[tuple[str, dict[str, Any]]]]] = []
         self.nudges: list[dict[str, Any]] = []
+        self.packs: list[tuple[int, bytes]] = []
+        self.published: int | None = None
+        self.who = [EXECUTION, "w", "tr"]
         self.failure: Exception | None = None
         self.hangs = False
 
-    async def call(self, name: str, stream_keys: list[str], args: list[Any]) -> int:
+    async def ask(self, name: str, stream_keys: list[str], args: list[Any]) -> list[int]:
         assert name == "orc_write_tick"
         if self.failure is not None:
             raise self.failure
         if self.hangs:
             await asyncio.Event().wait()
-        tick_key, partition, *streams = stream_keys
+        tick_key, partition, facts, *streams = stream_keys
         assert tick_key == keys.tick_key("t", EXECUTION)
         assert partition == keys.partition_stream("t", 3)
-        tick, _, group, channel, nudge, acks = args[:6]
+        assert facts == keys.facts_stream("t", 3)
+        tick, _, group, channel, nudge, _, last, *who, packs, acks = args[:12]
+        assert who == self.who
         assert group == keys.GROUP
         assert channel == keys.feed_channel("t", EXECUTION)
         self.nudges.append(orjson.loads(nudge))
-        bodies = args[6 + acks :]
+        rest = args[12:]
+        self.packs += zip(rest[: 2 * packs : 2], rest[1 : 2 * packs : 2], strict=True)
+        rest = rest[2 * packs :]
         hosts = [stream.removeprefix("orc:{t}:tasks:") for stream in streams]
-        documents = [(host, orjson.loads(body)) for host, body in zip(hosts, bodies, strict=True)]
-        self.writes.append((tick, list(args[6 : 6 + acks]), documents))
-        return 1
+        documents = [(host, orjson.loads(body)) for host, body in zip(hosts, rest[acks:], strict=True)]
+        self.writes.append((tick, list(rest[:acks]), documents))
+        return [1, last if self.published is None else self.published]
 
     @property
     def documents(self) -> list[tuple[str, dict[str, Any]]]:
@@ -303,3 +314,70 @@ async def test_elements_get_their_items_and_small_results_only() -> None:
     assert (first["task_id"], first["action"], first["results"]) == ("a1[1]", "a1", {})
     assert first["input"] == {"n": 1, "item": "y", "index": 1}
     assert (second["task_id"], second["results"]) == ("a2", {"a0": "large" * 2_000})
+
+
+FACTS = (AuditEvent(type=AuditEventType.TASK_STARTED, at_ms=0, payload={"task_id": "a0"}),)
+
+
+class FakePublisher:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Published, int]] = []
+        self.failure: Exception | None = None
+
+    async def catch_up(self, execution: Published, published: int) -> None:
+        self.asked.append((execution, published))
+        if self.failure is not None:
+            raise self.failure
+
+
+def publishing_desk() -> tuple[Desk, FakePublisher]:
+    desk, publisher = Desk(), FakePublisher()
+    desk.dispatcher = Dispatcher(
+        cast(Functions, desk.functions), desk.store, publisher=cast(FactPublisher, publisher)
+    )  # fmt: skip
+    return desk, publisher
+
+
+def committed_facts(**fields: Any) -> tuple[TickProposal, Committed]:
+    delta = tick()
+    proposal = TickProposal(
+        tenant="t", execution_id=EXECUTION, workflow_id="w", trace_id="tr", tick=1, base_tick=0, partition=3, epoch=2,
+        delta=delta, audit=FACTS,
+    )  # fmt: skip
+    values = {"ticks": (delta,), "own": True, "facts": (b'{"task_id":"a0"}',), **fields}
+    return proposal, Committed(more=False, control=None, last_sequence=41, now_ms=1, **values)
+
+
+async def test_a_ticks_facts_go_out_with_its_assignments() -> None:
+    desk, publisher = publishing_desk()
+    await desk.dispatcher.write(*committed_facts())
+    assert desk.functions.packs == [(41, b'agent.task_started\t1970-01-01T00:00:00.000Z\t2\t{"task_id":"a0"}\n')]
+    assert publisher.asked == []
+
+
+async def test_an_executions_first_tick_publishes_what_was_there_before_it() -> None:
+    desk, _ = publishing_desk()
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    planned = ExecutionEvent(
+        sequence=40, epoch=1, event_type="workflow.status_changed", timestamp=moment, recorded_at=moment, payload={},
+        trace_id=uuid4(),
+    )  # fmt: skip
+    await desk.dispatcher.write(*committed_facts(earlier=(planned,)))
+    [(first, body)] = desk.functions.packs
+    assert (first, [line.split(b"\t")[0] for line in body.splitlines()]) == (
+        40, [b"workflow.status_changed", b"agent.task_started"])  # fmt: skip
+
+
+async def test_facts_of_stored_ticks_are_fetched_from_the_log() -> None:
+    desk, publisher = publishing_desk()
+    desk.functions.published = 12
+    proposal, committed = committed_facts(own=False, facts=())
+    proposal = proposal.model_copy(update={"workflow_id": str(uuid4()), "trace_id": str(uuid4())})
+    desk.functions.who = [EXECUTION, proposal.workflow_id, proposal.trace_id]
+    await desk.dispatcher.write(proposal, committed)
+    assert desk.functions.packs == []
+    [(execution, published)] = publisher.asked
+    assert (str(execution.execution_id), execution.last_sequence, published) == (EXECUTION, 41, 12)
+    publisher.failure = UnavailableError("PostgreSQL does not answer")
+    await desk.dispatcher.write(proposal, committed)
+    assert len(publisher.asked) == 2
