@@ -334,6 +334,7 @@ class Published(Model):
     completed_at: datetime | None = None
 
 
+class PublicationStore(Protocol):
     """Which executions have facts to publish, across tenants. Implemented by `engine.postgres.publications`."""
 
     async def open_executions(self, after: UUID | None, limit: int) -> Sequence[Published]:
@@ -396,7 +397,9 @@ class RetentionStore(Protocol):
 
     async def delete_operations(self, older_than_days: float, limit: int) -> int: ...
 
+    async def delete_hook_executions(self, older_than_days: float, limit: int) -> int: ...
 
+    async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int: ...
 
 
 class CapacityReader(Protocol):
