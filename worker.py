@@ -11,12 +11,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.allocation import AllocationActivities
 from activities.evaluation import EvaluationActivities
+from activities.judging import JudgingActivities
 from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
@@ -71,7 +73,9 @@ def temporal_worker(
     ticks: TickActivities,
     allocation: AllocationActivities,
     evaluation: EvaluationActivities,
+    errands: Sequence[Callable[..., Any]],
 ) -> Worker:
+    """`errands` are the activities that `workflows.errands` names."""
     return Worker(
         client,
         task_queue=settings.task_queue,
@@ -85,6 +89,7 @@ def temporal_worker(
             allocation.bind_agents,
             allocation.allocate_agents,
             evaluation.evaluate_tasks,
+            *errands,
         ],
         workflow_runner=sandbox(),
         max_cached_workflows=CACHED_WORKFLOWS_MAX,
@@ -183,7 +188,8 @@ async def build(
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder)
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
-        worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation)
+        errands = (JudgingActivities(stores.dispatch).judge,)
+        worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     return jobs
 

@@ -16,6 +16,7 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from engine.contracts import activity_names
     from engine.contracts.kernel import Errand, ErrandOutcome, ErrandRequest, ExecutionInput
     from workflows.kernel.state import RunState
 
@@ -39,7 +40,9 @@ class ErrandKind:
     )
 
 
-ERRAND_KINDS: Final[Mapping[str, ErrandKind]] = {}
+ERRAND_KINDS: Final[Mapping[str, ErrandKind]] = {
+    "judge": ErrandKind(activity_names.JUDGE, seconds=5.0, local=True),
+}
 
 
 class Errands:

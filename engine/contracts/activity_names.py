@@ -12,6 +12,7 @@ LOAD_CHECKPOINT: Final = "load_checkpoint"
 EVALUATE_TASKS: Final = "evaluate_tasks"
 BIND_AGENTS: Final = "bind_agents"
 ALLOCATE_AGENTS: Final = "allocate_agents"
+JUDGE: Final = "judge"
 
 WORKFLOW_TYPES: Final = {"supervisor": "SupervisorWorkflow"}
 """Temporal workflow type of each pattern that runs."""
