@@ -16,6 +16,7 @@ from engine.events.dispatch import Dispatcher
 from engine.events.lingering import Lingering
 from engine.observability.log import get_logger
 from engine.ports import Acknowledged, AgentBinder, Committed, ExecutionStore, Journal
+from hooks.noticing import HookNotice
 
 log = get_logger(__name__)
 
@@ -42,6 +43,7 @@ class TickActivities:
         lingering: Lingering,
         acknowledged: Acknowledged,
         binder: AgentBinder,
+        hooks: HookNotice | None = None,
     ) -> None:
         self._journal = journal
         self._executions = executions
@@ -49,6 +51,7 @@ class TickActivities:
         self._lingering = lingering
         self._acknowledged = acknowledged
         self._binder = binder
+        self._hooks = hooks
 
     @activity.defn(name=activity_names.BEGIN_EXECUTION)
     async def begin_execution(self, handed: HandedTick) -> TickOutcome:
@@ -110,6 +113,8 @@ class TickActivities:
 
     async def _commit(self, proposal: TickProposal) -> tuple[Committed, list[InboxBatch]]:
         """A repetition answers what is stored and redoes its stream writes."""
+        if self._hooks is not None:
+            proposal = await self._hooks.notice(proposal)
         with self._lingering.open(proposal.tenant, proposal.execution_id) as seat:
             committed = await self._journal.commit(proposal)
             if not committed.ticks:
@@ -118,6 +123,8 @@ class TickActivities:
             consumed = _consumed(proposal, committed)
             seat.covered(consumed)
             await self._dispatcher.write(proposal, committed)
+            if self._hooks is not None and committed.own:
+                await self._hooks.queue(proposal)
             if consumed:
                 self._acknowledged(proposal.tenant, proposal.execution_id, consumed)
             return committed, await seat.collect(proposal.linger_ms / 1000 if _goes_on(committed) else 0.0)

@@ -113,6 +113,40 @@ class InvalidHookActionError(EngineError):
     code = "INVALID_HOOK_ACTION"
 
 
+class HookNameConflictError(EngineError):
+    """Another hook of the tenant has that name."""
+
+    code = "HOOK_NAME_CONFLICT"
+
+
+class InvalidHookTriggerError(EngineError):
+    code = "INVALID_HOOK_TRIGGER"
+
+
+class HookNotFoundError(NotFoundError):
+    """No such hook, or not the caller's."""
+
+    code = "HOOK_NOT_FOUND"
+
+
+class HookExecutionFailedError(EngineError):
+    """The hook could not be run at all. A run that fails is a result, not an error."""
+
+    code = "HOOK_EXECUTION_FAILED"
+
+
+class PatternConflictError(EngineError):
+    """The name is a built-in pattern's, or stands with that version for another pattern."""
+
+    code = "PATTERN_NAME_CONFLICT"
+
+
+class InvalidLogicError(EngineError):
+    """A pattern's program or schema has problems; `data["errors"]` lists them, located."""
+
+    code = "INVALID_COORDINATION_LOGIC"
+
+
 class ConfigurationError(EngineError):
     """The operator's settings or files are wrong; the message names the setting and the remedy."""
 

@@ -11,9 +11,12 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from engine.contracts.capacity import CapacityReport, CapacityUse, Demand, QueueState, Turn, Waiting
+from engine.contracts.dead_letters import DeadLetterDetail, DeadLetterPage, DeadLettersPurged, DeadLettersReplayed
 from engine.contracts.execution import ExecutionStatus, Priority
 from engine.contracts.kernel import BindRequest, BindResult, Control, Delta, ExecutionInput, TickProposal
 from engine.contracts.model import Model
+from engine.contracts.patterns.language import PatternRegistration
+from engine.contracts.patterns.registered import PatternSummary, RegisteredPattern
 from engine.contracts.plan import Plan
 from engine.contracts.views import (
     CheckpointView,
@@ -57,6 +60,27 @@ class DefinitionStore(Protocol):
 
     async def delete(self, tenant: str, workflow_id: UUID) -> None:
         """Soft: running history keeps its definition. Raises AlreadyExecutingError while one is open."""
+        ...
+
+
+class PatternStore(Protocol):
+    """Patterns that tenants have registered. Implemented by `engine.postgres.patterns`."""
+
+    async def register(
+        self, tenant: str, registration: PatternRegistration, content_hash: str, created_by: str
+    ) -> tuple[UUID, bool]:
+        """Store it; returns (pattern_id, created). The same name, version and content answers the same id.
+
+        Raises PatternConflictError when other content stands under that name and version.
+        """
+        ...
+
+    async def get(self, tenant: str, name: str, version: str | None = None) -> RegisteredPattern:
+        """That version, or the one that was registered last. Raises NotFoundError."""
+        ...
+
+    async def list(self, tenant: str, *, limit: int, page_token: str | None) -> Page[PatternSummary]:
+        """By name and version."""
         ...
 
 
@@ -314,6 +338,10 @@ class MaintenanceStore(Protocol):
         """None when there is no such execution."""
         ...
 
+    async def completed_tasks(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Sequence[str]:
+        """Those of them whose result was counted."""
+        ...
+
     async def write_progress(self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]) -> None:
         """Coalesced progress: (execution, task, attempt, 0.0 to 1.0). Only running attempts take it."""
         ...
@@ -332,6 +360,24 @@ class Published(Model):
     trace_id: UUID
     last_sequence: int
     completed_at: datetime | None = None
+
+
+class DeadLetterBox(Protocol):
+    """What could not be delivered, of one tenant. Implemented by `engine.events.dead_letters`."""
+
+    async def page(self, tenant: str, *, limit: int, page_token: str | None) -> DeadLetterPage: ...
+
+    async def get(self, tenant: str, letter_id: str) -> DeadLetterDetail:
+        """Raises NotFoundError."""
+        ...
+
+    async def replay(self, tenant: str, letter_ids: Sequence[str] | None) -> DeadLettersReplayed:
+        """These, or with None the oldest ones."""
+        ...
+
+    async def purge(self, tenant: str, letter_ids: Sequence[str] | None) -> DeadLettersPurged:
+        """These, or with None all."""
+        ...
 
 
 class PublicationStore(Protocol):

@@ -106,6 +106,18 @@ class Settings(BaseSettings):
     worker_versioning: Literal["auto_upgrade", "pinned"] = "auto_upgrade"
     """Whether running executions move to the version that becomes current, or stay with theirs."""
 
+    # Hooks
+    hooks_enabled: bool = True
+    """The switch that turns all hooks of all tenants off."""
+    hooks_circuit_failures: int = Field(5, ge=1, le=1000)
+    """Failures in a row after which a hook is switched off for a while."""
+    hooks_circuit_seconds: float = Field(60.0, gt=0, le=3600)
+    """For how long, the first time; twice as long each further time in a row."""
+    hooks_slots: int = Field(16, ge=1, le=1000)
+    """Hooks that one hook worker runs at once."""
+    hooks_lease_seconds: float = Field(15.0, ge=1, le=600)
+    """After so long without a word from its worker, what a hook worker had taken up goes to another."""
+
     # Hooks' actions
     hooks_commands: Annotated[tuple[str, ...], NoDecode] = ("ruff", "pytest", "git", "curl")
     """The commands that hooks may run; others than these four are not known."""
@@ -144,6 +156,8 @@ class Settings(BaseSettings):
     gone_host_retention_days: float = Field(7.0, ge=1)
     idempotency_days: float = Field(7.0, ge=1)
     operation_log_days: float = Field(400.0, ge=1)
+    hook_execution_days: float = Field(7.0, gt=0)
+    """Records of hooks' runs; also entries of the queue that no worker has taken up in all that time."""
 
     reuse_days: float = Field(7.0, gt=0)
     """How long the results of tasks with `reuse` are kept for others."""

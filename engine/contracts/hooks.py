@@ -5,16 +5,13 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from engine.contracts.definition import Name, Text
+from engine.contracts.hook_actions import HookAction
 from engine.contracts.model import Model, StrictModel
 
 EVENT_PATTERN_LENGTH_MAX: Final = 500
-COMMAND_LENGTH_MAX: Final = 4_096
-ARGUMENTS_MAX: Final = 100
-ARGUMENT_LENGTH_MAX: Final = 4_096
-SECRETS_MAX: Final = 20
 HOOK_TIMEOUT_DEFAULT_SECONDS: Final = 30
 HOOK_TIMEOUT_MAX_SECONDS: Final = 3_600
 HOOK_RETRIES_MAX: Final = 10
@@ -50,45 +47,6 @@ GUARDING: Final = frozenset({HookTrigger.PRE_TASK, HookTrigger.PRE_WORKFLOW})
 
 BLOCKABLE: Final = GUARDING | {HookTrigger.POST_WORKFLOW}
 """What an execution can wait for. The others report what has happened already."""
-
-
-class HookActionType(StrEnum):
-    COMMAND = "command"
-    FUNCTION = "function"
-
-
-def _printable(value: str) -> str:
-    if any(ord(c) < 32 or ord(c) == 127 for c in value):
-        raise ValueError("must not contain control characters")
-    return value
-
-
-Argument = Annotated[str, Field(max_length=ARGUMENT_LENGTH_MAX), AfterValidator(_printable)]
-
-
-class HookAction(StrictModel):
-    """What a hook does: an allowed command, or a function that the operator has registered."""
-
-    type: HookActionType = Field(strict=False)
-    command: Annotated[str, Field(min_length=1, max_length=COMMAND_LENGTH_MAX)] | None = Field(
-        None, description="a program with its arguments, split as a shell would but never given to one"
-    )
-    function: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
-        None, description="the name under which a function is registered"
-    )
-    args: tuple[Argument, ...] = Field((), max_length=ARGUMENTS_MAX, strict=False, description="further arguments")
-    secrets: dict[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")], Annotated[str, Field(max_length=255)]] = (
-        Field(default_factory=dict, max_length=SECRETS_MAX, description="environment variable: id of a secret")
-    )
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        wanted, other = ("command", "function") if self.type is HookActionType.COMMAND else ("function", "command")
-        if getattr(self, wanted) is None:
-            raise ValueError(f"an action of type {self.type.value} needs {wanted}")
-        if getattr(self, other) is not None:
-            raise ValueError(f"an action of type {self.type.value} takes no {other}")
-        return self
 
 
 class HookRetryPolicy(StrictModel):
@@ -177,8 +135,9 @@ class CircuitState(StrEnum):
 class HookCircuit(Model):
     state: CircuitState = CircuitState.CLOSED
     consecutive_failures: int = 0
+    skipped_executions: int = Field(0, description="events that it missed while it was switched off")
     opened_at: datetime | None = None
-    closes_at: datetime | None = Field(None, description="when the next run is tried")
+    tried_at: datetime | None = Field(None, description="when a run is tried again")
 
 
 class HookDetail(HookConfig):
@@ -222,6 +181,27 @@ class HookExecution(Model):
     executed_at: datetime
 
 
+class HookRun(Model):
+    """A run that has ended, on its way to its record."""
+
+    execution_id: UUID = Field(description="of the run; the same whoever does it again")
+    hook_id: UUID
+    hook_name: str
+    workflow_execution_id: UUID | None = None
+    trace_id: str = ""
+    status: HookExecutionStatus
+    output: str = ""
+    error_message: str | None = None
+    duration_ms: int
+    attempts: int = 1
+    trigger: HookTrigger
+    event_matched: str = ""
+    refused: bool = Field(False, description="it was not allowed to run, or was stopped for what it tried")
+    announcement: dict[str, Any] | None = Field(
+        None, description="payload of its hook.triggered event, where no tick has written that"
+    )
+
+
 class HookEntry(Model):
     """The hooks that one event matches, in the order in which they run. Journalled with the tick that has the event."""
 
@@ -238,6 +218,25 @@ class HookEntry(Model):
     workflow_name: str = ""
     trace_id: str = ""
     at_ms: int
+
+
+class DeliveryKey(Model):
+    """Names a journalled entry."""
+
+    execution_id: UUID
+    tick: int
+    position: int
+
+
+class HookRule(Model):
+    """What matching needs of a hook."""
+
+    hook_id: UUID
+    name: str
+    trigger: HookTrigger
+    event_pattern: str | None
+    mode: HookMode
+    priority: int
 
 
 class Verdict(Model):

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from engine.contracts.compensation import Compensated, Compensating, LeftCompensation, Uncompensated, UndoStep
 from engine.contracts.definition import RetryPolicy
 from engine.contracts.dynamic import Arrival, Expanded, ExternalEvent, GraphWrites, Looked, Triggered
 from engine.contracts.events import AuditEvent, InboxBatch
 from engine.contracts.execution import ExecutionStatus
+from engine.contracts.hooks import HookEntry
 from engine.contracts.model import Model
 
 
@@ -44,6 +46,7 @@ class KernelTask(Model):
     reuse: bool = False
     agent: str | None = Field(None, description="the one agent that may do it; None for any of the role")
     asked: bool = Field(False, description="asked for by the pattern, which judges its end")
+    compensation: str | None = Field(None, description="the action that undoes it")
 
 
 class KernelRole(Model):
@@ -59,6 +62,8 @@ class KernelPlan(Model):
     tasks: tuple[KernelTask, ...]
     roles: dict[str, KernelRole]
     on_failure: Literal["fail_fast", "finish_branches"] = "fail_fast"
+    compensates: bool = Field(True, description="tasks with a compensation are registered for it")
+    rolls_back: bool = Field(True, description="what is registered is undone when the execution does not complete")
 
 
 class AgentBinding(Model):
@@ -177,6 +182,15 @@ class TerminalError(Model):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
+class Undoing(Model):
+    """Instead of closing: what is to be undone first, in this order, and how the execution then ends."""
+
+    status: ExecutionStatus
+    error: TerminalError
+    steps: tuple[UndoStep, ...]
+    side_by_side: bool = Field(False, description="independent steps are undone at the same time")
+
+
 class Checkpoint(Model):
     """A named point to resume from: which tasks were done, and which were in flight."""
 
@@ -243,6 +257,13 @@ class Delta(Model):
     cancelled: tuple[str, ...] = ()
     assigned: tuple[Attempt, ...] = ()
     resent: tuple[Attempt, ...] = ()
+    registered: tuple[str, ...] = Field((), description="tasks that are assigned here for the first time and can be undone")
+    doubted: tuple[str, ...] = Field((), description="of those: an attempt ended, and what it did is not known")
+    compensated: tuple[Compensated, ...] = ()
+    uncompensated: tuple[Uncompensated, ...] = ()
+    undoing: Undoing | None = None
+    compensating: tuple[Compensating, ...] = ()
+    left: tuple[LeftCompensation, ...] = Field((), description="what could not be undone, for an operator")
     grace_over: bool = Field(False, description="what still ran after the pause's grace was given up")
     checkpoint: Checkpoint | None = None
     status: ExecutionStatus | None = None
@@ -303,6 +324,9 @@ class TickProposal(Model):
     growth: int = Field(0, description="how often the graph has changed; 0: task bodies are the definition's")
     writes: GraphWrites | None = Field(None, description="what a change of the graph stores beside the delta")
     linger_ms: int = Field(0, description="how long to wait for results after the commit; 0 not at all")
+    hook_entries: tuple[HookEntry, ...] = Field(
+        (), description="what its events ask of asynchronous hooks; found out by the activity, not by the kernel"
+    )
 
 
 class Control(Model):

@@ -7,8 +7,9 @@ for are the exception: they stand in the stream itself, and the answer goes to a
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -42,8 +43,8 @@ class QueuedRun:
     tenant: str
     band: int
     entry_id: str
-    key: DeliveryKey | None
-    request: dict[str, Any] | None
+    key: DeliveryKey | None = field(compare=False)
+    request: dict[str, Any] | None = field(compare=False)
 
     @property
     def stream(self) -> str:
@@ -94,7 +95,7 @@ class RedisHookQueue:
                 if reply is not None:
                     answer: dict[str, Any] = orjson.loads(reply[1])
                     return answer
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, OSError) as error:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
         return None
 
@@ -125,7 +126,12 @@ class HookQueueReader:
         self._grouped: set[str] = set()
 
     async def take(self, limit: int) -> list[QueuedRun]:
-        """At most that many, the most urgent band first; waits a moment when there are none. Raises RedisError."""
+        """At most that many, the most urgent band first; waits a moment when there are none. Raises UnavailableError,
+        as all of these do."""
+        with _answering():
+            return await self._take(limit)
+
+    async def _take(self, limit: int) -> list[QueuedRun]:
         await self._look_for_tenants()
         if not self._tenants:
             await asyncio.sleep(READ_BLOCK_MS / 1000)
@@ -139,6 +145,10 @@ class HookQueueReader:
 
     async def take_over(self, idle_ms: int) -> list[QueuedRun]:
         """What readers took that have not been heard of since."""
+        with _answering():
+            return await self._take_over(idle_ms)
+
+    async def _take_over(self, idle_ms: int) -> list[QueuedRun]:
         taken: list[QueuedRun] = []
         for tenant, band in [(tenant, band) for tenant in self._tenants for band in range(BANDS)]:
             stream = keys.hooks_queue(tenant, band)
@@ -151,26 +161,29 @@ class HookQueueReader:
 
     async def keep(self, runs: Sequence[QueuedRun]) -> None:
         """They are still being worked on."""
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for stream, ids in _by_stream(runs).items():
-                pipe.xclaim(stream, keys.HOOK_GROUP, self._worker_id, 0, ids, justid=True)
-            await pipe.execute()
+        with _answering():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for stream, ids in _by_stream(runs).items():
+                    pipe.xclaim(stream, keys.HOOK_GROUP, self._worker_id, 0, [*ids], justid=True)
+                await pipe.execute()
 
     async def acknowledge(self, runs: Sequence[QueuedRun]) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for stream, ids in _by_stream(runs).items():
-                pipe.xack(stream, keys.HOOK_GROUP, *ids)
-                pipe.xdel(stream, *ids)
-            await pipe.execute()
+        with _answering():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for stream, ids in _by_stream(runs).items():
+                    pipe.xack(stream, keys.HOOK_GROUP, *ids)
+                    pipe.xdel(stream, *ids)
+                await pipe.execute()
 
     async def leave(self) -> None:
         """Forget this reader where it has nothing left."""
-        for stream in sorted(self._grouped):
-            pending: Any = await self._redis.xpending_range(
-                stream, keys.HOOK_GROUP, "-", "+", 1, consumername=self._worker_id
-            )
-            if not pending:
-                await self._redis.xgroup_delconsumer(stream, keys.HOOK_GROUP, self._worker_id)
+        with _answering():
+            for stream in sorted(self._grouped):
+                pending: Any = await self._redis.xpending_range(
+                    stream, keys.HOOK_GROUP, "-", "+", 1, consumername=self._worker_id
+                )
+                if not pending:
+                    await self._redis.xgroup_delconsumer(stream, keys.HOOK_GROUP, self._worker_id)
 
     async def _look_for_tenants(self) -> None:
         now = time.monotonic()
@@ -242,6 +255,14 @@ class HookChanges:
                     self._forget(message["data"].decode("utf-8", "replace"))
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]  # the library's own omission
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
 
 
 def _by_stream(runs: Sequence[QueuedRun]) -> dict[str, list[str]]:

@@ -70,6 +70,12 @@ class PostgresRetentionStore:
     async def delete_operations(self, older_than_days: float, limit: int) -> int:
         return await self._delete("retention.delete_operations", older_than_days, limit)
 
+    async def delete_hook_executions(self, older_than_days: float, limit: int) -> int:
+        return await self._delete("retention.delete_hook_executions", older_than_days, limit)
+
+    async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int:
+        return await self._delete("retention.delete_hook_deliveries", older_than_days, limit)
+
     async def _delete(self, query: str, older_than_days: float, limit: int) -> int:
         async with self._database.maintenance_connection() as connection:
             # The driver answers "DELETE n".

@@ -10,11 +10,13 @@ from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.dispatch import PostgresDispatchStore
 from engine.postgres.dynamic import PostgresGraphStore
 from engine.postgres.executions import PostgresExecutionStore
+from engine.postgres.hooks import PostgresHookDeliveries, PostgresHookStore
 from engine.postgres.hosts import PostgresHostStore
 from engine.postgres.idempotency import PostgresIdempotencyKeys
 from engine.postgres.journal import PostgresJournal
 from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.operations import PostgresOperationLog
+from engine.postgres.patterns import PostgresPatternStore
 from engine.postgres.plans import PostgresPlanStore
 from engine.postgres.pool import Database
 from engine.postgres.publications import PostgresPublicationStore
@@ -38,7 +40,10 @@ class Stores:
     idempotency: PostgresIdempotencyKeys
     capacity: PostgresCapacityStore
     plans: PostgresPlanStore
+    patterns: PostgresPatternStore
     retention: PostgresRetentionStore
+    hooks: PostgresHookStore
+    hook_deliveries: PostgresHookDeliveries
     publications: PostgresPublicationStore
 
     @classmethod
@@ -61,7 +66,10 @@ class Stores:
                 idempotency=PostgresIdempotencyKeys(database),
                 capacity=PostgresCapacityStore(database),
                 plans=PostgresPlanStore(database),
+                patterns=PostgresPatternStore(database),
                 retention=PostgresRetentionStore(database),
+                hooks=PostgresHookStore(database, settings.hooks_circuit_seconds),
+                hook_deliveries=PostgresHookDeliveries(database, settings.hooks_circuit_failures),
                 publications=PostgresPublicationStore(database),
             )
         finally:

@@ -2,7 +2,7 @@
 
 - The journal of a closed execution, once Temporal has closed it too: until then its workflow may ask for its ticks.
 - A closed execution with everything of it, and the plans that nothing refers to any more.
-- Hosts that are gone, results kept for reuse, idempotency keys, the log of operations.
+- Hosts that are gone, results kept for reuse, idempotency keys, the log of operations, records of hooks.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ class Retention:
         self._reuse_days = settings.reuse_days
         self._idempotency_days = settings.idempotency_days
         self._operation_log_days = settings.operation_log_days
+        self._hook_execution_days = settings.hook_execution_days
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -60,6 +61,8 @@ class Retention:
         await self._delete_rows("cached_results", self._store.delete_cached_results, self._reuse_days)
         await self._delete_rows("idempotency_keys", self._store.delete_idempotency_keys, self._idempotency_days)
         await self._delete_rows("operations", self._store.delete_operations, self._operation_log_days)
+        await self._delete_rows("hook_executions", self._store.delete_hook_executions, self._hook_execution_days)
+        await self._delete_rows("hook_deliveries", self._store.delete_hook_deliveries, self._hook_execution_days)
 
     async def _delete_journals(self) -> None:
         """Past those that Temporal still holds open, without looking at the same ones twice in a round."""

@@ -49,6 +49,8 @@ WITH journal AS (
     DELETE FROM reuse_keys WHERE tenant = $1 AND execution_id = $2
 ), hooks AS (
     DELETE FROM hook_executions WHERE tenant = $1 AND workflow_execution_id = $2
+), deliveries AS (
+    DELETE FROM hook_deliveries WHERE tenant = $1 AND execution_id = $2
 )
 DELETE FROM workflow_executions
  WHERE tenant = $1 AND execution_id = $2
@@ -109,3 +111,21 @@ DELETE FROM operation_log AS o
          ORDER BY recorded_at
          LIMIT $2) AS old
  WHERE o.tenant = old.tenant AND o.id = old.id
+
+-- name: delete_hook_executions
+DELETE FROM hook_executions AS h
+ USING (SELECT tenant, execution_id
+          FROM hook_executions
+         WHERE executed_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY executed_at
+         LIMIT $2) AS old
+ WHERE h.tenant = old.tenant AND h.execution_id = old.execution_id
+
+-- name: delete_hook_deliveries
+DELETE FROM hook_deliveries AS d
+ USING (SELECT tenant, execution_id, tick, position
+          FROM hook_deliveries
+         WHERE created_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         LIMIT $2) AS old
+ WHERE d.tenant = old.tenant AND d.execution_id = old.execution_id AND d.tick = old.tick
+   AND d.position = old.position
