@@ -34,6 +34,8 @@ class GrownBodies:
             body = addition.body or planned.get(name)
             if body is None:
                 continue
+            if "about" in body:
+                body = _alike(body, planned.get(body["about"]) or {})
             body = _with_additions(body, addition)
             if addition.element is not None:
                 items = await self._items(tenant, execution_id, addition.items_ref)
@@ -59,6 +61,16 @@ class GrownBodies:
             _, (size_bytes, _) = self._lists.popitem(last=False)
             self._held_bytes -= size_bytes
         return items
+
+
+def _alike(body: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """A task that a pattern asked for, with what the task for whose sake it is gets."""
+    return {
+        **body,
+        "depends_on": about.get("depends_on") or [],
+        "action": about.get("action") or body.get("action"),
+        "input": {**(about.get("input") or {}), **(body.get("input") or {})},
+    }
 
 
 def _with_additions(body: dict[str, Any], addition: TaskAddition) -> dict[str, Any]:

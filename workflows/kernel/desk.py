@@ -144,10 +144,12 @@ class Desk:
         note: Any = None,
         timeout_ms: int | None = None,
         retry: "RetryPolicy | None" = None,
+        alike: bool = False,
     ) -> None:
         """A task of the pattern's own, for one agent or for any of a role. Its end is submitted to the pattern.
 
-        `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. Raises NoRoomError.
+        `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. `alike`: its agent gets
+        that task's input, under what stands in `input`, and its dependencies' results. Raises NoRoomError.
         """
         state = self.state
         if state.added >= TASKS_DYNAMIC_MAX:
@@ -171,6 +173,8 @@ class Desk:
             "input": input or {},
             "timeout_seconds": max(asked.timeout_ms // 1000, 1),
         }
+        if alike:
+            body["about"] = spec.id
         self._fold.bodies.append(SpawnedBody(task_id=task_id, spawned_by=spec.id, body=body))
         item = Spawned(task_id=spec.id, tasks=(asked,))
         self._change.ask(item)
