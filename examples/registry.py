@@ -15,6 +15,7 @@ class Example:
 
 EXAMPLES: Final = (
     Example("supervisor", "code_review", "three agents review a git repository; one of them is killed on the way"),
+    Example("supervisor", "language_model", "an article by language models, behind an endpoint of your own"),
 )
 
 

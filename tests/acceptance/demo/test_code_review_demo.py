@@ -3,11 +3,8 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +22,6 @@ WORKFLOW = ROOT / "examples" / "code_review" / "workflow.yaml"
 REVIEWS = [task["id"] for task in yaml.safe_load(WORKFLOW.read_text())["tasks"] if task.get("depends_on") == ["plan"]]
 
 pytestmark = pytest.mark.acceptance
-
-
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    """Not in pytest's own folder: that one is closed to the user as whom PostgreSQL runs when the tests run as root."""
-    directory = Path(tempfile.mkdtemp(prefix="orchestrator-demo-"))
-    directory.chmod(0o711)
-    yield directory / "data"
-    shutil.rmtree(directory)
 
 
 def source(revision: int) -> str:
