@@ -97,8 +97,7 @@ class Dispatcher:
         """Redo or do the stream writes of stored ticks, in order. Raises UnavailableError when Redis is away."""
         ticks, own = committed.ticks, committed.own
         if own and proposal.results:
-            inline = {item.task_id: item.result for item in proposal.results if item.result_ref is None}
-            self._memory.learn(proposal.execution_id, proposal.epoch, inline)
+            self._memory.learn(proposal.execution_id, proposal.epoch, _final_results(proposal))
         epoch = _first_epoch(proposal, ticks)
         facts, published = _facts(proposal, committed), 0
         for delta in ticks:
@@ -186,6 +185,7 @@ class Dispatcher:
             results = await self._results(proposal, epoch, tasks, attempts)
             elements = proposal.growth and any("element" in tasks[attempt.task_id] for attempt in attempts)
             small = _small(results) if elements else results
+            noted = {a.task_id: await self._with_stored(proposal, a) for a in attempts if _refers(a.note)}
         for host_id in sorted({*notices, *by_host}):
             document = {**head, **notices.get(host_id, {})}
             attempts = by_host.get(host_id, [])
@@ -194,13 +194,23 @@ class Dispatcher:
             for first in range(0, len(attempts), ENTRY_ASSIGNMENTS_MAX):
                 document["input"] = body.input_data
                 document["assign"] = [
-                    _assignment(task, attempt, epoch, small if "element" in task else results)
+                    _assignment(
+                        task, noted.get(attempt.task_id, attempt), epoch, small if "element" in task else results
+                    )
                     for attempt in attempts[first : first + ENTRY_ASSIGNMENTS_MAX]
                     if (task := tasks.get(attempt.task_id)) is not None
                 ]
                 entries.append((host_id, wire.encode_host_entry(document)))
                 document = dict(head)
         return entries
+
+    async def _with_stored(self, proposal: TickProposal, attempt: Attempt) -> Attempt:
+        """What stands under `stored` in a note is where it is stored; the agent gets the thing itself, by its name."""
+        full = {name: value for name, value in attempt.note.items() if name != "stored"}
+        for name, reference in attempt.note["stored"].items():
+            payload = await self._store.payload(proposal.tenant, UUID(proposal.execution_id), reference)
+            full[name] = orjson.loads(payload)
+        return attempt.model_copy(update={"note": full})
 
     async def _body(self, proposal: TickProposal) -> tuple[StoredBody, dict[str, Any]]:
         found = self._memory.bodies.get(proposal.execution_id)
@@ -224,6 +234,19 @@ class Dispatcher:
         if missing:
             results.update(await self._store.results(proposal.tenant, UUID(proposal.execution_id), missing))
         return results
+
+
+def _refers(note: Any) -> bool:
+    return isinstance(note, dict) and isinstance(note.get("stored"), dict)
+
+
+def _final_results(proposal: TickProposal) -> dict[str, Any]:
+    """What can be remembered: not what a pattern may yet send back, perhaps while another process has the execution."""
+    settled = {item.task_id for item in proposal.delta.settled if item.verdict != "again"}
+    judged = {item.task_id for item in proposal.delta.submitted} - settled
+    return {
+        item.task_id: item.result for item in proposal.results if item.result_ref is None and item.task_id not in judged
+    }
 
 
 def _facts(proposal: TickProposal, committed: Committed) -> Sequence[Pack]:

@@ -122,8 +122,7 @@ def _fold_settled(fold: _Fold, delta: Delta, results: Mapping[str, TaskResult]) 
             continue
         change = fold.keep(settled.task_id, TaskState.COMPLETED)
         change.completed_ms = delta.at_ms
-        if settled.verdict == "resolve":
-            _give_result(change, results.get(settled.task_id))
+        _give_result(change, results.get(settled.task_id))
 
 
 def _give_result(change: TaskChange, result: TaskResult | None) -> None:

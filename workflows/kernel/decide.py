@@ -368,7 +368,8 @@ class _Tick:
         if "status" in recorded:
             concerned: set[str] = set(state.agents)
         else:
-            items = (*recorded.get("done", ()), *recorded.get("failed", ()), *self.fold.cancel)
+            ended = (*recorded.get("done", ()), *recorded.get("failed", ()), *recorded.get("submitted", ()))
+            items = (*ended, *self.fold.cancel)
             concerned = {item.agent_id for item in items}
         found = {agent_id: state.agents[agent_id].host_id for agent_id in sorted(concerned) if agent_id in state.agents}
         return {agent_id: host_id for agent_id, host_id in found.items() if host_id is not None}

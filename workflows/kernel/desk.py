@@ -99,12 +99,23 @@ class Desk:
         """Completed, with the result that its attempt brought."""
         submission = self.state.submitted[i]
         self._change.settle(Settled(task_id=submission.task_id, verdict="accept"))
+        # Only now does it go into the read model: until here the row was one of a task that runs.
+        self._fold.results.append(
+            TaskResult(
+                task_id=submission.task_id,
+                attempt=submission.attempt,
+                result=submission.result,
+                result_ref=submission.result_ref,
+            )
+        )
         self._trail.settled(submission)
 
-    def resolve(self, i: int, result: Any) -> None:
-        """Completed, with this result."""
+    def resolve(self, i: int, result: Any = None, result_ref: str | None = None) -> None:
+        """Completed, with this result, or with the one that is stored there."""
         submission = self.state.submitted[i]
-        stored = TaskResult(task_id=submission.task_id, attempt=submission.attempt, result=result)
+        stored = TaskResult(
+            task_id=submission.task_id, attempt=submission.attempt, result=result, result_ref=result_ref
+        )
         self._change.settle(Settled(task_id=submission.task_id, verdict="resolve"))
         self._fold.results.append(stored)
         self._trail.settled(submission, stored)
@@ -148,8 +159,8 @@ class Desk:
     ) -> None:
         """A task of the pattern's own, for one agent or for any of a role. Its end is submitted to the pattern.
 
-        `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. `alike`: its agent gets
-        that task's input, under what stands in `input`, and its dependencies' results. Raises NoRoomError.
+        `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. `alike`: its agent
+        gets that task's input, under what stands in `input`, and its dependencies' results. Raises NoRoomError.
         """
         state = self.state
         if state.added >= TASKS_DYNAMIC_MAX:

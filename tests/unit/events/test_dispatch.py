@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 import pytest
@@ -11,7 +11,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.contracts.events import AuditEvent, AuditEventType
 from engine.contracts.execution import ExecutionStatus
-from engine.contracts.kernel import Attempt, Delta, Done, Failed, Rewind, TaskResult, TickProposal
+from engine.contracts.kernel import (
+    Attempt,
+    Delta,
+    Done,
+    Failed,
+    Rewind,
+    Settled,
+    Submission,
+    TaskResult,
+    TickProposal,
+)
 from engine.contracts.views import ExecutionEvent
 from engine.errors import UnavailableError
 from engine.events import dispatch, keys
@@ -153,6 +163,30 @@ async def test_results_of_a_tick_that_was_not_stored_are_not_believed() -> None:
     results = (TaskResult(task_id="a0", attempt=1, result="proposed"),)
     [(_, document)] = await desk.write(tick(assigned=(assign("a1"),)), results=results, own=False)
     assert document["assign"][0]["results"] == {"a0": "stored"}
+
+
+async def test_a_result_that_a_pattern_may_send_back_is_not_remembered_until_it_is_settled() -> None:
+    desk = Desk()
+    submission = Submission(task_id="a0", attempt=1, agent_id="a-1", at_ms=1, result="draft")
+    judged = (TaskResult(task_id="a0", attempt=1, result="draft"),)
+    [(_, document)] = await desk.write(tick(submitted=(submission,)), results=judged)
+    assert document["consumed"] == [["a0", 1, 1]]
+    desk.store.stored["a0"] = "final"
+    [(_, document)] = await desk.write(tick(2, assigned=(assign("a1"),)))
+    assert document["assign"][0]["results"] == {"a0": "final"}
+    other = Desk()
+    settled = (Settled(task_id="a0", verdict="accept"),)
+    [(_, document)] = await other.write(tick(settled=settled, assigned=(assign("a1"),)), results=judged)
+    assert document["assign"][0]["results"] == {"a0": "draft"}
+
+
+async def test_what_is_stored_stands_in_the_context_that_an_agent_gets() -> None:
+    desk = Desk()
+    reference = await desk.store.put_payload("t", UUID(EXECUTION), b'{"large": true}')
+    note = {"round": 2, "stored": {"result": reference}}
+    attempts = (assign("a0").model_copy(update={"note": note}), assign("a1").model_copy(update={"note": "as it is"}))
+    [(_, document)] = await desk.write(tick(assigned=attempts))
+    assert [a["context"] for a in document["assign"]] == [{"round": 2, "result": {"large": True}}, "as it is"]
 
 
 async def test_hosts_are_told_what_was_consumed_and_what_to_stop() -> None:
