@@ -39,6 +39,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "cancel": LazyCommand("cli.executions", "Cancel an execution."),
     "send-event": LazyCommand("cli.executions", "Send an external event to an execution's waiting tasks."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
+    "dlq": LazyCommand(
+        "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True
+    ),
     "replay": LazyCommand("cli.replay", "Replay an execution's history against the present code."),
     "token": LazyCommand("cli.tokens", "Issue a token for a tenant and a role."),
     "agent-url": LazyCommand("cli.tokens", "Show the Redis address with which a tenant's agents log in."),

@@ -18,8 +18,9 @@ from engine.agents.catalogue import CapabilityChecker, load_catalogue
 from engine.contracts.patterns import SUPPORTED_PATTERNS
 from engine.errors import ConfigurationError
 from engine.events import connection as events_connection
+from engine.events.dead_letters import DeadLetters
 from engine.events.feed import RedisFeed
-from engine.ports import ExecutionFeed, Launcher
+from engine.ports import DeadLetterBox, ExecutionFeed, Launcher
 from engine.postgres.stores import Stores
 from engine.security.keys import FixedKeys, JwksKeys, KeySource
 from engine.security.tokens import TokenVerifier
@@ -29,6 +30,7 @@ from engine.temporal.launcher import TemporalLauncher
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
 from gateway.operations.control import ControlOperations
+from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
 from gateway.operations.operation import Operations
@@ -127,7 +129,13 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
         yield GatewayDependencies(
             settings=settings,
             verifier=verifier,
-            operations=_operations(settings, stores, TemporalLauncher(temporal, settings), feed),
+            operations=_operations(
+                settings,
+                stores,
+                TemporalLauncher(temporal, settings),
+                feed,
+                DeadLetters(redis, settings.event_partitions),
+            ),
             executions=stores.executions,
             feed=feed,
             rate_limit=rate_limit_of(settings, redis.connection_pool),
@@ -140,7 +148,9 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
         )
 
 
-def _operations(settings: Settings, stores: Stores, launcher: Launcher, feed: ExecutionFeed) -> Operations:
+def _operations(
+    settings: Settings, stores: Stores, launcher: Launcher, feed: ExecutionFeed, letters: DeadLetterBox
+) -> Operations:
     desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions)
     return build_operations(
         DefinitionOperations(
@@ -157,6 +167,7 @@ def _operations(settings: Settings, stores: Stores, launcher: Launcher, feed: Ex
         ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
         SystemOperations(stores.capacity, stores.hosts, stores.operations, settings.capacity),
         stores.operations,
+        DeadLetterOperations(letters),
     )
 
 

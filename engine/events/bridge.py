@@ -25,8 +25,9 @@ from engine.contracts.limits import (
     SIGNALS_UNCOVERED_BYTES_MAX,
 )
 from engine.contracts.streams import partition_of
-from engine.errors import EngineError, NotFoundError
+from engine.errors import EngineError, NotFoundError, UnavailableError
 from engine.events import keys, wire
+from engine.events.dead_letters import DeadLetters, Fields
 from engine.events.deliveries import UNHURRIED_BUSY_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
@@ -46,9 +47,9 @@ BUSY_SIGNALS, BUSY_SECONDS = 60, 2.0
 
 COVER_CHECK_SECONDS = 0.5
 SIGNAL_TIMEOUT_SECONDS = 10.0
-STRAY_TRIES_MAX = 5
+TRIES_MAX = 5
+"""Then what cannot be delivered is a dead letter."""
 STRAYS_CHECK_SECONDS = 5.0
-DEAD_LETTER_SECONDS = 7 * 24 * 3600
 TENANTS_REFRESH_SECONDS = 0.25
 
 
@@ -85,6 +86,9 @@ class Bridge:
         """(tenant, partition) -> fence under which its pending entries were taken over."""
         self._parked: dict[tuple[str, str], int] = {}
         """(tenant, execution) -> partition, of those that hold too much: what else comes for them stays in Redis."""
+        self._poison: dict[tuple[str, int, str], int] = {}
+        """Entries that were refused, and how often."""
+        self._letters = DeadLetters(redis, leases.partitions)
         self._tenants: list[str] = []
         self._tenants_at = 0.0
         self._strays_at = 0.0
@@ -198,7 +202,21 @@ class Bridge:
             if cursor in (b"0-0", "0-0"):
                 return
 
-    async def _take(self, tenant: str, partition: int, entry_id: str, fields: dict[bytes, bytes]) -> None:
+    async def _take(self, tenant: str, partition: int, entry_id: str, fields: Fields) -> None:
+        """Hold the entry, or bury it. One that is refused again and again must not keep its partition from going on."""
+        poison = (tenant, partition, entry_id)
+        try:
+            await self._read_entry(tenant, partition, entry_id, fields)
+        except (EngineError, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+            if isinstance(error, EngineError) and error.transient:
+                raise
+            tries = self._poison[poison] = self._poison.get(poison, 0) + 1
+            if tries < TRIES_MAX:
+                raise UnavailableError(f"entry {entry_id} was refused: {error!r}") from error
+            await self._bury(tenant, partition, entry_id, fields, f"refused: {error!r}"[:1000], tries)
+        self._poison.pop(poison, None)
+
+    async def _read_entry(self, tenant: str, partition: int, entry_id: str, fields: Fields) -> None:
         fence = self._leases.fences.get(partition)
         if fence is None:
             return  # given up while it was being read: it stays pending, and the next owner takes it over
@@ -298,22 +316,20 @@ class Bridge:
             pipe.xdel(stream, entry_id)
             await pipe.execute()
 
-    async def _bury(self, tenant: str, partition: int, entry_id: str, fields: dict[bytes, bytes], reason: str) -> None:
+    async def _bury(
+        self, tenant: str, partition: int, entry_id: str, fields: Fields | None, reason: str, tries: int = 1
+    ) -> None:
         """An entry that can never be delivered: kept where operators find it, with the reason."""
-        log.warning("bridge.dead_letter", tenant=tenant, partition=partition, entry_id=entry_id, reason=reason)
-        letter: dict[Any, Any] = {
-            **{b"entry:" + name: value[:65536] for name, value in (fields or {}).items()},
-            b"reason": reason.encode(),
-            b"partition": str(partition).encode(),
-            b"entry_id": entry_id.encode(),
-        }
-        stream = keys.dead_letters(tenant)
-        oldest_ms = int((time.time() - DEAD_LETTER_SECONDS) * 1000)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.xadd(stream, letter)
-            pipe.xtrim(stream, minid=f"{oldest_ms}-0", approximate=True)
-            await pipe.execute()
+        await self._letters.bury(tenant, partition, entry_id, fields, reason, tries)
         await self._acknowledge(tenant, partition, entry_id)
+
+    async def _bury_held(self, deliveries: Deliveries, held: Held, reason: str) -> None:
+        """As it was written: what is held is only what the workflow was to hear."""
+        stream = keys.partition_stream(deliveries.tenant, deliveries.partition)
+        entry_id = held.batch.entry_id
+        found: Any = await self._redis.xrange(stream, entry_id, entry_id)
+        fields = found[0][1] if found else None
+        await self._bury(deliveries.tenant, deliveries.partition, entry_id, fields, reason, deliveries.failures)
 
     # Sending ---------------------------------------------------------------------------------------------------
 
@@ -369,24 +385,38 @@ class Bridge:
             closed = False
         deliveries.retry_at = time.monotonic() + 1.0
         deliveries.failures += 1
+        lacking: frozenset[str] = frozenset()
         if closed:
             log.info("bridge.late", execution_id=deliveries.execution_id, entries=len(taken))
-        elif closed is None and deliveries.failures >= STRAY_TRIES_MAX:
+            lacking = await self._lacking(deliveries, taken)
+        elif closed is None and deliveries.failures >= TRIES_MAX:
             log.warning("bridge.unknown_execution", execution_id=deliveries.execution_id, entries=len(taken))
         else:
             return
         try:
             for held in taken:
-                if closed:
-                    await self._acknowledge(deliveries.tenant, deliveries.partition, held.batch.entry_id)
+                if not closed:
+                    await self._bury_held(deliveries, held, "no such execution")
+                elif held.results & lacking:
+                    await self._bury_held(deliveries, held, "too late: the execution is closed")
                 else:
-                    body = {b"b": held.batch.model_dump_json().encode()}
-                    await self._bury(
-                        deliveries.tenant, deliveries.partition, held.batch.entry_id, body, "no such execution"
-                    )
+                    await self._acknowledge(deliveries.tenant, deliveries.partition, held.batch.entry_id)
                 self._cover(deliveries, [held.batch.entry_id])
         except (RedisError, OSError) as error:
             log.warning("bridge.redis_unavailable", error=str(error))
+
+    async def _lacking(self, deliveries: Deliveries, taken: list[Held]) -> frozenset[str]:
+        """Tasks of a closed execution whose results were never counted: the others' are repetitions."""
+        task_ids = frozenset(task_id for held in taken for task_id in held.results)
+        if not task_ids:
+            return task_ids
+        try:
+            done = await self._maintenance.completed_tasks(
+                deliveries.tenant, UUID(deliveries.execution_id), sorted(task_ids)
+            )
+        except EngineError:
+            return task_ids
+        return task_ids.difference(done)
 
     def _cover(self, deliveries: Deliveries, entry_ids: list[str]) -> None:
         before_bytes = deliveries.memory_bytes

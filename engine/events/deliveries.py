@@ -38,6 +38,11 @@ class Held:
         return all(event.type in _UNHURRIED for event in self.batch.events)
 
     @property
+    def results(self) -> frozenset[str]:
+        """Tasks that it says are completed."""
+        return frozenset(e.task_id for e in self.batch.events if e.type is AgentEventType.TASK_COMPLETED)
+
+    @property
     def memory_bytes(self) -> int:
         """What it costs to hold: decoded events are larger than their text."""
         return self.size_bytes + EVENT_MEMORY_BYTES * (1 + len(self.batch.events))

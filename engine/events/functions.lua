@@ -280,6 +280,17 @@ local function requeue_strays(keys, args)
   return moved
 end
 
+-- A dead letter becomes an entry again. KEYS: dead letters, partition stream. ARGV: the letter's id, then names and values
+-- of the entry's fields. Answers whether it was still there.
+local function replay_letter(keys, args)
+  if redis.call('XDEL', keys[1], args[1]) == 0 then
+    return 0
+  end
+  redis.call('XADD', keys[2], '*', unpack(args, 2))
+  return 1
+end
+
+redis.register_function('orc_replay_letter', replay_letter)
 -- What frees memory runs also when there is none left: then agents' reports are refused, and these go on.
 redis.register_function{function_name = 'orc_write_tick', callback = write_tick, flags = {'allow-oom'}}
 redis.register_function('orc_publish_facts', publish_facts)

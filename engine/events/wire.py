@@ -1,5 +1,6 @@
 """The wire format of agents' reports: stream entries to typed events. Described in `docs/agent-protocol.md`."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -106,7 +107,7 @@ _EVENTS: TypeAdapter[list[WireEvent]] = TypeAdapter(Annotated[list[WireEvent], F
 _EVENT: TypeAdapter[WireEvent] = TypeAdapter(WireEvent)
 
 
-def decode_report(fields: dict[bytes, bytes]) -> Report:
+def decode_report(fields: Mapping[bytes, bytes]) -> Report:
     """Decode a partition stream's entry, packed (`x`, `b`) or single. Raises WireError with the reason."""
     size_bytes = sum(map(len, fields.values()))
     if size_bytes > ENTRY_BYTES_MAX:
@@ -183,7 +184,7 @@ def _execution_id(raw: bytes | None) -> str:
         raise WireError("execution_id is missing or not a UUID") from error
 
 
-def _decode_single(fields: dict[bytes, bytes]) -> Report:
+def _decode_single(fields: Mapping[bytes, bytes]) -> Report:
     payload = _document(fields.get(b"payload", b"{}"), "payload")
     if not isinstance(payload, dict):
         raise WireError("payload is not a JSON object")

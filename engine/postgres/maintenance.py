@@ -60,6 +60,13 @@ class PostgresMaintenanceStore:
             )
         return closed
 
+    async def completed_tasks(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Sequence[str]:
+        async with self._database.maintenance_connection() as connection:
+            rows = await connection.fetch(
+                self._queries["maintenance.completed_tasks"], tenant, execution_id, list(task_ids)
+            )
+        return [row["task_id"] for row in rows]
+
     async def write_progress(self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]) -> None:
         if len(updates) > PROGRESS_UPDATES_MAX:
             raise InvalidParametersError(f"at most {PROGRESS_UPDATES_MAX} updates at once")

@@ -10,6 +10,12 @@ from engine.contracts.views import ExecutionStarted, WorkflowCreated
 from engine.ports import OperationLog
 from engine.security.permissions import Permission
 from gateway.operations.control import ControlExecution, ControlOperations, ResumeExecution
+from gateway.operations.dead_letters import (
+    ChosenDeadLetters,
+    DeadLetterOperations,
+    DeadLetterReference,
+    ListDeadLetters,
+)
 from gateway.operations.definitions import (
     CREATE_POSITIONAL,
     DefinitionOperations,
@@ -51,6 +57,10 @@ METHODS = (
     "execution.result",
     "execution.send_event",
     "pattern.list",
+    "dead_letter.list",
+    "dead_letter.get",
+    "dead_letter.replay",
+    "dead_letter.purge",
 )
 """The operations that JSON-RPC offers; REST offers all."""
 
@@ -61,6 +71,7 @@ def build_operations(
     control: ControlOperations,
     system: SystemOperations,
     log: OperationLog,
+    dead_letters: DeadLetterOperations,
 ) -> Operations:
     create = Operation(
         name="workflow.create",
@@ -89,6 +100,7 @@ def build_operations(
     of_execution = partial(_operation, subject_type="execution", subject_field="execution_id")
     of_pattern = partial(_operation, subject_type="pattern")
     of_engine = partial(_operation, subject_type="engine")
+    of_letters = partial(_operation, subject_type="dead_letter")
     read, admin = Permission.WORKFLOW_READ, Permission.WORKFLOW_ADMIN
     table = (
         create,
@@ -114,6 +126,10 @@ def build_operations(
         of_engine("agent.list", read, ListAgents, system.agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("audit.list", admin, PageParameters, system.audit),
+        of_letters("dead_letter.list", admin, ListDeadLetters, dead_letters.list),
+        of_letters("dead_letter.get", admin, DeadLetterReference, dead_letters.get, subject_field="letter_id"),
+        of_letters("dead_letter.replay", admin, ChosenDeadLetters, dead_letters.replay, subject_field="letter_ids"),
+        of_letters("dead_letter.purge", admin, ChosenDeadLetters, dead_letters.purge, subject_field="letter_ids"),
     )
     return Operations(table, log)
 

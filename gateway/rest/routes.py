@@ -77,5 +77,9 @@ ROUTES: Final = (
     Route("GET", "/patterns/{name}", "pattern.get", "A pattern with the schema of its settings"),
     Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
     Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
+    Route("GET", "/dead-letters", "dead_letter.list", "What could not be delivered, newest first", query=_PAGE),
+    Route("GET", "/dead-letters/{letter_id}", "dead_letter.get", "A dead letter with the entry as it was written"),
+    Route("POST", "/dead-letters/replay", "dead_letter.replay", "Send dead letters again", body="required"),
+    Route("POST", "/dead-letters/purge", "dead_letter.purge", "Throw dead letters away", body="required"),
     Route("GET", "/audit", "audit.list", "Who did what, newest first", query=_PAGE),
 )

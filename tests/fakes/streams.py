@@ -2,10 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from engine.contracts.dead_letters import (
+    DeadLetter,
+    DeadLetterDetail,
+    DeadLetterPage,
+    DeadLettersPurged,
+    DeadLettersReplayed,
+)
 from engine.contracts.events import InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
@@ -102,11 +110,52 @@ class FakeDispatchStore:
         return self.payloads[reference]
 
 
+class FakeDeadLetters:
+    """A DeadLetterBox; letters by tenant, the oldest first."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, dict[str, DeadLetterDetail]] = {}
+
+    def add(self, tenant: str, letter_id: str, **fields: Any) -> DeadLetterDetail:
+        values = {"reason": "no JSON", "tries": 1, "partition": 0, "entry_id": "1-0", "size_bytes": 3,
+                  "replayable": True, "fields": {"b": "["}, "buried_at": datetime.now(UTC), **fields}  # fmt: skip
+        letter = DeadLetterDetail(letter_id=letter_id, **values)
+        self.letters.setdefault(tenant, {})[letter_id] = letter
+        return letter
+
+    async def page(self, tenant: str, *, limit: int, page_token: str | None) -> DeadLetterPage:
+        own = list(reversed(self.letters.get(tenant, {}).values()))
+        ids = [letter.letter_id for letter in own]
+        first = 0 if page_token is None else ids.index(page_token) + 1
+        items = tuple(DeadLetter(**letter.model_dump(exclude={"fields"})) for letter in own[first : first + limit])
+        more = first + limit < len(own)
+        return DeadLetterPage(items=items, next_page_token=items[-1].letter_id if more else None, total=len(own))
+
+    async def get(self, tenant: str, letter_id: str) -> DeadLetterDetail:
+        try:
+            return self.letters.get(tenant, {})[letter_id]
+        except KeyError:
+            raise NotFoundError("no such letter") from None
+
+    async def replay(self, tenant: str, letter_ids: Sequence[str] | None) -> DeadLettersReplayed:
+        own = self.letters.get(tenant, {})
+        chosen = list(own) if letter_ids is None else letter_ids
+        refused = {name: "no such letter" for name in chosen if name not in own}
+        replayed = tuple(name for name in chosen if own.pop(name, None) is not None)
+        return DeadLettersReplayed(replayed=replayed, refused=refused)
+
+    async def purge(self, tenant: str, letter_ids: Sequence[str] | None) -> DeadLettersPurged:
+        own = self.letters.get(tenant, {})
+        chosen = list(own) if letter_ids is None else letter_ids
+        return DeadLettersPurged(purged=sum(own.pop(name, None) is not None for name in chosen))
+
+
 class FakeClosings:
     """The part of MaintenanceStore that the bridge and the progress board use."""
 
     def __init__(self) -> None:
         self.closed: dict[tuple[str, str], bool] = {}
+        self.counted: set[str] = set()
         self.progress: list[tuple[str, UUID, str, int, float]] = []
         self.writes = 0
         self.failure: Exception | None = None
@@ -115,6 +164,9 @@ class FakeClosings:
         if self.failure is not None:
             raise self.failure
         return self.closed.get((tenant, str(execution_id)))
+
+    async def completed_tasks(self, tenant: str, execution_id: UUID, task_ids: Sequence[str]) -> Sequence[str]:
+        return [task_id for task_id in task_ids if task_id in self.counted]
 
     async def write_progress(self, tenant: str, updates: Sequence[tuple[UUID, str, int, float]]) -> None:
         self.writes += 1

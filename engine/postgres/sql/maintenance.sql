@@ -73,6 +73,12 @@ SELECT status IN ('completed', 'failed', 'cancelled')
   FROM workflow_executions
  WHERE tenant = $1 AND execution_id = $2
 
+-- name: completed_tasks
+SELECT task_id
+  FROM execution_tasks
+ WHERE tenant = $1 AND execution_id = $2 AND task_id = ANY ($3::text[])
+   AND state IN ('completed', 'compensating', 'compensated')
+
 -- name: write_progress
 -- Never waits for a tick that writes the same rows: progress may be lost, and waiting could deadlock.
 WITH reported AS (

@@ -4,7 +4,9 @@ import asyncio
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import orjson
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -16,7 +18,7 @@ from engine.contracts.limits import (
     SIGNALS_UNCOVERED_MAX,
 )
 from engine.embedded.valkey import ValkeyServer
-from engine.errors import NotFoundError, UnavailableError
+from engine.errors import InvalidParametersError, NotFoundError, UnavailableError
 from engine.events import bridge as bridge_module
 from engine.events import keys
 from engine.events.connection import connect
@@ -216,17 +218,56 @@ async def test_reports_about_a_closed_execution_are_late_and_acknowledged(crossi
     bridge = crossing.start()
     execution_id = crossing.execution()
     crossing.closings.closed[crossing.tenant, execution_id] = True
+    crossing.closings.counted.add("a")
     crossing.launcher.failure = NotFoundError("no open run")
-    await crossing.report(execution_id, completed())
+    await crossing.report(execution_id, completed(), {"type": "agent.task_started", "task_id": "b", "at_ms": 1})
     await eventually(lambda: _is(crossing.waiting(), 0))
     assert await crossing.dead_letters() == []
     await until(lambda: not bridge._deliveries)
 
 
+async def test_a_result_that_comes_too_late_to_count_is_a_dead_letter_as_it_was_written(crossing: Crossing) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    crossing.closings.closed[crossing.tenant, execution_id] = True
+    crossing.launcher.failure = NotFoundError("no open run")
+    await crossing.report(execution_id, completed(result="x" * 5_000))
+    await eventually(crossing.dead_letters)
+    [letter] = await crossing.dead_letters()
+    assert letter[b"reason"].startswith(b"too late")
+    assert letter[b"entry:x"] == execution_id.encode()
+    assert orjson.loads(letter[b"entry:b"]) == [completed(result="x" * 5_000)]
+
+
+async def test_an_entry_that_is_refused_again_and_again_does_not_stop_its_partition(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound, tried = crossing.stores.put_payload, 0
+
+    async def refusing(tenant: str, execution_id: UUID, payload: bytes) -> str:
+        nonlocal tried
+        if b"poison" in payload:
+            tried += 1
+            raise InvalidParametersError("this cannot be stored")
+        return await sound(tenant, execution_id, payload)
+
+    monkeypatch.setattr(crossing.stores, "put_payload", refusing)
+    crossing.start()
+    poisoned, other = crossing.execution(), crossing.execution()
+    await crossing.report(poisoned, completed(result="poison" * 1_000))
+    entry_id = await crossing.report(other, completed(result="sound" * 1_000))
+    await eventually(crossing.dead_letters)
+    [letter] = await crossing.dead_letters()
+    assert (letter[b"tries"], tried) == (b"5", 5)
+    assert b"this cannot be stored" in letter[b"reason"]
+    await until(lambda: crossing.launcher.entry_ids(other) == [entry_id])
+    assert crossing.launcher.entry_ids(poisoned) == []
+
+
 async def test_reports_about_an_execution_that_temporal_misses_are_held_until_it_is_there(
     crossing: Crossing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 1)
+    monkeypatch.setattr(bridge_module, "TRIES_MAX", 1)
     crossing.start()
     execution_id = crossing.execution()
     crossing.closings.closed[crossing.tenant, execution_id] = False
@@ -241,7 +282,7 @@ async def test_reports_about_an_execution_that_temporal_misses_are_held_until_it
 async def test_reports_about_an_execution_that_nobody_knows_become_dead_letters_after_some_tries(
     crossing: Crossing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 2)
+    monkeypatch.setattr(bridge_module, "TRIES_MAX", 2)
     bridge = crossing.start()
     execution_id = crossing.execution()
     crossing.launcher.failure = NotFoundError("no open run")
@@ -255,7 +296,7 @@ async def test_reports_about_an_execution_that_nobody_knows_become_dead_letters_
 async def test_not_knowing_whether_an_execution_is_closed_buries_nothing(
     crossing: Crossing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bridge_module, "STRAY_TRIES_MAX", 1)
+    monkeypatch.setattr(bridge_module, "TRIES_MAX", 1)
     crossing.start()
     crossing.closings.failure = UnavailableError("PostgreSQL does not answer")
     crossing.launcher.failure = NotFoundError("no open run")

@@ -37,9 +37,14 @@ def test_each_command_explains_itself(name: str, orchestrator: Orchestrator) -> 
     assert f"Usage: orchestrator {name}" in outcome.stdout
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("serve",)])
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.group])
 def test_each_command_offers_json(name: str, orchestrator: Orchestrator) -> None:
     assert "--json" in orchestrator(name, "--help").stdout
+
+
+@pytest.mark.parametrize("name", ["list", "show", "replay", "purge"])
+def test_each_command_about_dead_letters_offers_json(name: str, orchestrator: Orchestrator) -> None:
+    assert "--json" in orchestrator("dlq", name, "--help").stdout
 
 
 def test_help_lists_the_commands_and_loads_nothing_heavy() -> None:

@@ -19,6 +19,7 @@ from engine.settings import Settings
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
 from gateway.operations.control import ControlOperations
+from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
 from gateway.operations.planning import PlanningDesk
@@ -36,7 +37,7 @@ from tests.fakes.stores import (
     FakeLauncher,
     FakeOperationLog,
 )
-from tests.fakes.streams import FakeDispatchStore
+from tests.fakes.streams import FakeDeadLetters, FakeDispatchStore
 
 GATEWAY_URL = "http://gateway.test"
 
@@ -104,6 +105,7 @@ class Gateway:
         self.log = FakeOperationLog()
         self.hosts = FakeHostStore()
         self.idempotency = FakeIdempotencyKeys()
+        self.letters = FakeDeadLetters()
         self.rate_limit = FakeRateLimit()
         self.servers = FakeServers()
         keys = FixedKeys({key_id(key.public_key()): VerificationKey(key.public_key(), "EdDSA")})
@@ -123,6 +125,7 @@ class Gateway:
             ControlOperations(self.executions, self.launcher, self.feed, settings.operation_timeout_seconds),
             SystemOperations(self.executions, self.hosts, self.log, settings.capacity),
             self.log,
+            DeadLetterOperations(self.letters),
         )
         self.dependencies = GatewayDependencies(
             settings=settings,

@@ -25,6 +25,10 @@ ALLOWED = {
     "execution.checkpoint": {"admin", "operator"},
     "execution.send_event": {"admin", "operator", "developer"},
     "audit.list": {"admin", "operator"},
+    "dead_letter.list": {"admin", "operator"},
+    "dead_letter.get": {"admin", "operator"},
+    "dead_letter.replay": {"admin", "operator"},
+    "dead_letter.purge": {"admin", "operator"},
 }
 """Everything else is reading, and open to every role."""
 
@@ -32,7 +36,8 @@ REFUSED = "FORBIDDEN"
 
 
 def path_of(route: Route, **ids: str) -> str:
-    known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"} | ids
+    known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"}
+    known |= {"letter_id": "1-0"} | ids
     return "/api/v1" + route.path.format(**known)
 
 
@@ -42,6 +47,8 @@ async def call(http: httpx.AsyncClient, route: Route, **ids: str) -> httpx.Respo
         body = {"input_data": {}}
     if route.operation == "execution.send_event":
         body = {"event_type": "approval"}
+    if route.operation in ("dead_letter.replay", "dead_letter.purge"):
+        body = {"all": True}
     return await http.request(route.method, path_of(route, **ids), json=body if route.body != "none" else None)
 
 
