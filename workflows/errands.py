@@ -20,6 +20,9 @@ with workflow.unsafe.imports_passed_through():
     from engine.contracts.kernel import Errand, ErrandOutcome, ErrandRequest, ExecutionInput
     from workflows.kernel.state import RunState
 
+HOOKS_SECONDS_MAX: Final = 24 * 3600.0
+"""All the blocking hooks of one event with their repetitions; each has a limit of its own."""
+HOOKS_HEARTBEAT_SECONDS: Final = 15.0
 UNDER_WAY_MAX: Final = 200
 """Activities of one execution at once; the others wait."""
 
@@ -31,6 +34,8 @@ class ErrandKind:
     activity: str
     seconds: float = 60.0
     heartbeat_seconds: float | None = None
+    queue: str = ""
+    """What the name of the task queue has behind the workflow's own: workers of a role of their own serve it."""
     local: bool = False
     """Within the workflow task: for what takes milliseconds and does nothing outside."""
     retries: RetryPolicy = field(
@@ -42,6 +47,12 @@ class ErrandKind:
 
 ERRAND_KINDS: Final[Mapping[str, ErrandKind]] = {
     "judge": ErrandKind(activity_names.JUDGE, seconds=5.0, local=True),
+    "hooks": ErrandKind(
+        activity_names.ASK_HOOKS,
+        seconds=HOOKS_SECONDS_MAX,
+        heartbeat_seconds=HOOKS_HEARTBEAT_SECONDS,
+        queue=activity_names.HOOKS_QUEUE,
+    ),
 }
 
 
@@ -105,6 +116,7 @@ async def _call(kind: ErrandKind, request: ErrandRequest) -> ErrandOutcome:
         answer = await workflow.execute_activity(
             kind.activity,
             request,
+            task_queue=f"{workflow.info().task_queue}{kind.queue}",
             result_type=ErrandOutcome,
             start_to_close_timeout=limit,
             heartbeat_timeout=None if kind.heartbeat_seconds is None else timedelta(seconds=kind.heartbeat_seconds),

@@ -12,7 +12,10 @@ LOAD_CHECKPOINT: Final = "load_checkpoint"
 EVALUATE_TASKS: Final = "evaluate_tasks"
 BIND_AGENTS: Final = "bind_agents"
 ALLOCATE_AGENTS: Final = "allocate_agents"
+ASK_HOOKS: Final = "ask_hooks"
+"""Runs the blocking hooks before something; hook workers serve it, on a queue of their own."""
+HOOKS_QUEUE: Final = "-hooks"
 JUDGE: Final = "judge"
 
-WORKFLOW_TYPES: Final = {"supervisor": "SupervisorWorkflow"}
+WORKFLOW_TYPES: Final = {"supervisor": "SupervisorWorkflow", "swarm": "SwarmWorkflow", "network": "NetworkWorkflow"}
 """Temporal workflow type of each pattern that runs."""

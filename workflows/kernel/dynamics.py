@@ -137,7 +137,9 @@ class Dynamics:
         i = state.index.get(outcome.task_id)
         if i is None or i not in state.held or inbox.outcomes_epoch != state.epoch:
             return  # it was found out for a state of affairs that is no more
-        if outcome.decision == "run":
+        if outcome.decision == "run" and state.asks_hooks(i):
+            change.guard(outcome.task_id)
+        elif outcome.decision == "run":
             change.admit(outcome.task_id)
         elif outcome.decision == "skip":
             self._pass_over(i, "when")

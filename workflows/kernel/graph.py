@@ -67,7 +67,13 @@ Growth = Expansion | Addition
 
 def is_gated(spec: KernelTask) -> bool:
     """Whether more than its dependencies decides if and how the task runs."""
-    return bool(spec.when or spec.for_each or spec.triggers or spec.reuse)
+    return bool(spec.when or spec.for_each or spec.triggers or spec.reuse or spec.guarded)
+
+
+def is_guarded(state: "RunState", i: int) -> bool:
+    """Whether blocking hooks are asked before it starts."""
+    hooks = state.launch.hooks
+    return hooks is not None and (state.specs[i].guarded or (hooks.added_tasks and i >= len(state.plan.tasks)))
 
 
 def needs_evaluation(spec: KernelTask) -> bool:
@@ -97,7 +103,7 @@ def append_specs(state: "RunState", specs: Sequence[KernelTask]) -> None:
         state.specs.append(spec)
         state.index[spec.id] = i
         state.dependents.append([])
-        if is_gated(spec):
+        if is_gated(spec) or is_guarded(state, i):
             state.gated.add(i)
         if spec.agent is not None:
             state.pinned.add(i)

@@ -10,6 +10,7 @@ from workflows.kernel.coordination import forget_repeated
 from workflows.kernel.graph import Addition, Expansion, Group, append_specs, element_specs, link, remove_specs, without
 from workflows.kernel.moves import Moves
 from workflows.kernel.state import Phase, RunState, TaskRun
+from workflows.kernel.undoing import DOUBTFUL
 
 
 class GraphTransitions(Moves):
@@ -21,6 +22,14 @@ class GraphTransitions(Moves):
         self._stop_waiting(i)
         self._make_ready(i)
         self._record("admitted", task_id)
+
+    def guard(self, task_id: str) -> None:
+        """Evaluated, and to be run if blocking hooks let it."""
+        i = self.state.index[task_id]
+        self._stop_waiting(i)
+        self.undo.set(self.state.tasks[i], "phase", Phase.GUARDED)
+        self.undo.put(self.state.guarded, i, None)
+        self._record("guarded", task_id)
 
     def reuse(self, task_id: str) -> None:
         """Completed with the result of an equal task."""
@@ -167,6 +176,9 @@ class GraphTransitions(Moves):
         if item.dropped:
             without(state, item.dropped)
         self._return_events()
+        forget_repeated(state)
+        repeated = {*item.tasks, *item.dropped}
+        state.registered = {t: DOUBTFUL if n > 0 and t in repeated else n for t, n in state.registered.items()}
         expanded = {growth.owner for growth in state.growth if isinstance(growth, Expansion)}
         for i, run in enumerate(state.tasks):
             done = (state.tasks[d].phase is Phase.COMPLETED for d in state.specs[i].deps)
@@ -177,7 +189,6 @@ class GraphTransitions(Moves):
                     run.phase = Phase.EXPANDED
                 elif i in state.gated:
                     run.phase, run.due_ms = state.gated_phase(i, self.at_ms)
-        forget_repeated(state)
         state.epoch = item.epoch
         state.grown += 1 if state.gated or state.grown else 0
         state.pace_ms = dict(state.pace_ms)

@@ -55,12 +55,15 @@ class Moves:
         undo.set(run, "phase", phase)
         if phase is Phase.HELD:
             undo.put(state.held, j, None)
+        elif phase is Phase.GUARDED:
+            undo.put(state.guarded, j, None)
         else:
             undo.put(state.awaiting, j, 0)
             undo.set(state, "sweep_due", True)
 
     def _stop_waiting(self, i: int) -> None:
         self.undo.drop(self.state.held, i)
+        self.undo.drop(self.state.guarded, i)
         self.undo.drop(self.state.awaiting, i)
 
     def _make_ready(self, i: int) -> None:
@@ -73,6 +76,14 @@ class Moves:
     def _ready_list(self, i: int) -> list[tuple[int, int]]:
         task = self.state.specs[i]
         return self.state.ready_alone if task.alone else self.state.ready[task.role]
+
+    def doubt(self, task_id: str) -> None:
+        """An attempt has ended that may have done what it was to do."""
+        raise NotImplementedError
+
+    def _register(self, i: int) -> None:
+        """It is about to be done, and can be undone from here on."""
+        raise NotImplementedError
 
     def _alight(self, j: int) -> None:
         """What it went after is done: it is its agent's work now, as any other."""
