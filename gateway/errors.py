@@ -40,6 +40,8 @@ WIRE_ERRORS: Final[dict[str, WireError]] = {
     "CHECKPOINT_NOT_FOUND": WireError(-32008, HTTPStatus.NOT_FOUND, "Checkpoint not found"),
     "INVALID_DEFINITION": WireError(INVALID_PARAMS, HTTPStatus.BAD_REQUEST, "Invalid workflow definition"),
     "INVALID_PARAMETERS": WireError(INVALID_PARAMS, HTTPStatus.BAD_REQUEST, "Invalid params"),
+    "PATTERN_NAME_CONFLICT": WireError(-32009, HTTPStatus.CONFLICT, "Pattern name conflict"),
+    "INVALID_COORDINATION_LOGIC": WireError(-32010, HTTPStatus.BAD_REQUEST, "Invalid coordination logic"),
     "UNAUTHENTICATED": WireError(-32016, HTTPStatus.UNAUTHORIZED, "Unauthenticated"),
     "FORBIDDEN": WireError(-32017, HTTPStatus.FORBIDDEN, "Forbidden"),
     "IDEMPOTENCY_KEY_REUSED": WireError(-32018, HTTPStatus.CONFLICT, "Idempotency key reused with another body"),

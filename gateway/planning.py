@@ -4,8 +4,11 @@ from typing import Any
 
 from engine.contracts.definition import RetryPolicyName, WorkflowDefinition
 from engine.contracts.kernel import KernelPlan
+from engine.contracts.patterns.language import PatternProgram, PatternRegistration
+from engine.contracts.patterns.registered import RegisteredPattern
 from engine.contracts.plan import Plan
 from planner.kernel_plan import kernel_plan
+from planner.language.check import check_definition, parse_registration
 from planner.parse import parse_definition
 from planner.pattern_config import complete_settings
 from planner.planner import Planner
@@ -28,3 +31,12 @@ class GraphPlanning:
 
     def pattern_config(self, definition: WorkflowDefinition) -> dict[str, Any]:
         return complete_settings(definition)
+
+    def check_pattern(self, registration: PatternRegistration) -> None:
+        parse_registration(registration)
+
+    def program(self, definition: WorkflowDefinition, pattern: RegisteredPattern) -> PatternProgram:
+        config = check_definition(definition, pattern)
+        return PatternProgram(
+            name=pattern.name, version=pattern.version, config=config, logic=pattern.coordination_logic
+        )

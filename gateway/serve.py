@@ -34,6 +34,7 @@ from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
 from gateway.operations.operation import Operations
+from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
@@ -151,7 +152,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
 def _operations(
     settings: Settings, stores: Stores, launcher: Launcher, feed: ExecutionFeed, letters: DeadLetterBox
 ) -> Operations:
-    desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions)
+    desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions, stores.patterns)
     return build_operations(
         DefinitionOperations(
             stores.definitions,
@@ -166,6 +167,7 @@ def _operations(
         ),
         ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
         SystemOperations(stores.capacity, stores.hosts, stores.operations, settings.capacity),
+        PatternOperations(stores.patterns, desk),
         stores.operations,
         DeadLetterOperations(letters),
     )

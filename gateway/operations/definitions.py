@@ -100,6 +100,7 @@ class DefinitionOperations:
     async def create(self, caller: Caller, request: CreateWorkflow) -> WorkflowCreated:
         self._check_pattern(request.definition)
         definition = await self._desk.parse(request.definition)
+        await self._desk.check_registered(caller.tenant, definition)
         await self._check_capabilities(caller.tenant, definition)
         self._check_sizes(definition)
         plan = await self._desk.plan(definition)

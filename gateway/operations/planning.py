@@ -7,10 +7,13 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from engine.contracts.capacity import AgentNeed
-from engine.contracts.definition import Pattern, RetryPolicyName, WorkflowDefinition
+from engine.contracts.definition import Pattern, PatternReference, RetryPolicyName, WorkflowDefinition
 from engine.contracts.kernel import KernelPlan
+from engine.contracts.patterns.language import PatternProgram, PatternRegistration
+from engine.contracts.patterns.registered import RegisteredPattern
 from engine.contracts.plan import EstimatedResources, Plan
-from engine.ports import DefinitionStore
+from engine.errors import InvalidDefinitionError, NotFoundError
+from engine.ports import DefinitionStore, PatternStore
 
 RUNNABLE_CACHED_MAX: Final = 64
 RUNNABLE_TASKS_MAX: Final = 50_000
@@ -38,6 +41,14 @@ class Planning(Protocol):
         """The pattern's settings with every default filled in."""
         ...
 
+    def check_pattern(self, registration: PatternRegistration) -> None:
+        """Raises InvalidLogicError with every problem, located."""
+        ...
+
+    def program(self, definition: WorkflowDefinition, pattern: RegisteredPattern) -> PatternProgram:
+        """What an execution of this definition runs. Raises InvalidDefinitionError when its settings do not fit."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
@@ -54,9 +65,11 @@ class Runnable:
 class PlanningDesk:
     """Runs the planner off the event loop when the work is large, one piece at a time."""
 
-    def __init__(self, planning: Planning, definitions: DefinitionStore) -> None:
+    def __init__(self, planning: Planning, definitions: DefinitionStore, patterns: PatternStore | None = None) -> None:
+        """Without `patterns` no definition of a registered pattern is taken."""
         self._planning = planning
         self._definitions = definitions
+        self._patterns = patterns
         self._slots = asyncio.Semaphore(CONCURRENT_PLANNINGS_MAX)
         self._runnable: OrderedDict[tuple[str, UUID, str], Runnable] = OrderedDict()
         self._runnable_tasks = 0
@@ -67,6 +80,29 @@ class PlanningDesk:
             return self._planning.parse(raw)
         async with self._slots:
             return await asyncio.to_thread(self._planning.parse, raw)
+
+    async def check_pattern(self, registration: PatternRegistration) -> None:
+        async with self._slots:
+            await asyncio.to_thread(self._planning.check_pattern, registration)
+
+    async def check_registered(self, tenant: str, definition: WorkflowDefinition) -> None:
+        """That the pattern which a definition names is registered and takes its settings.
+
+        Raises InvalidDefinitionError, located. A built-in pattern's settings are checked with the definition.
+        """
+        if definition.pattern is not None:
+            pattern = await self._registered(tenant, definition.pattern)
+            self._planning.program(definition, pattern)
+
+    async def _registered(self, tenant: str, reference: PatternReference) -> RegisteredPattern:
+        try:
+            if self._patterns is None:
+                raise NotFoundError("no patterns are kept here")
+            return await self._patterns.get(tenant, reference.name, reference.version)
+        except NotFoundError as error:
+            message = f"no pattern {reference.name} {reference.version} is registered; see pattern.list"
+            problem = {"code": "UNKNOWN_PATTERN", "location": "pattern", "message": message}
+            raise InvalidDefinitionError(f"pattern: {message}", errors=[problem], error_count=1) from error
 
     async def plan(self, definition: WorkflowDefinition) -> Plan:
         if len(definition.tasks) <= THREAD_ABOVE_TASKS:
@@ -87,13 +123,22 @@ class PlanningDesk:
         detail = await self._definitions.get(tenant, workflow_id)
         plan = await self._definitions.get_plan(tenant, workflow_id)
 
+        reference = detail.definition.get("pattern")
+        named = PatternReference.model_validate(reference) if reference is not None else None
+        pattern = await self._registered(tenant, named) if named is not None else None
+
         def build() -> Runnable:
             definition = WorkflowDefinition.model_validate(detail.definition)
+            settings = (
+                self._planning.pattern_config(definition)
+                if pattern is None
+                else self._planning.program(definition, pattern).model_dump(mode="json")
+            )
             kernel_plan = self._planning.kernel_plan(definition, plan, retry_policy)
             return Runnable(
                 detail.name,
                 definition.orchestration_pattern,
-                self._planning.pattern_config(definition),
+                settings,
                 plan.estimated_resources,
                 kernel_plan,
                 {role: AgentNeed.of(agent) for role, agent in definition.agents.items()},

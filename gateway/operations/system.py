@@ -1,57 +1,21 @@
-"""Use cases about the engine rather than one execution: patterns, agents, capacity, the operation log."""
+"""Use cases about the engine rather than one execution: agents, capacity, the operation log."""
 
-from typing import Any, Final, Literal
-from uuid import UUID, uuid5
+from typing import Any, Final
 
 from pydantic import Field
 
 from engine.contracts.capacity import MICROS, PRIORITIES, CapacityLimits, Usage
 from engine.contracts.execution import ExecutionStatus, Priority
-from engine.contracts.model import Model, StrictModel
-from engine.contracts.patterns import PATTERNS, PatternDescription
+from engine.contracts.model import Model
 from engine.contracts.views import Page
-from engine.errors import NotFoundError
 from engine.ports import CapacityReader, HostRecord, HostStore, OperationLog
-from gateway.operations.operation import Caller, NoParameters, PageParameters, whole_number_token
+from gateway.operations.operation import Caller, NoParameters, PageParameters
 
-PATTERN_NAMESPACE: Final = UUID("0b1e5a0e-6f0e-5d0c-8a53-5d7a5a2f1c77")
 HOSTS_COUNTED_MAX: Final = 1_000
-
-
-PatternFilter = Literal["built-in", "custom", "all"]
 
 
 class ListAgents(PageParameters):
     type: str | None = Field(None, max_length=255)
-
-
-class ListPatterns(StrictModel):
-    filter: PatternFilter = "all"
-
-
-class PagePatterns(PageParameters):
-    filter: PatternFilter = "all"
-
-
-class PatternReference(StrictModel):
-    name: str = Field(max_length=255)
-
-
-class PatternView(Model):
-    pattern_id: UUID
-    name: str
-    version: str
-    type: Literal["built-in", "custom"]
-    description: str
-    supported: bool
-
-
-class PatternDetail(PatternView):
-    config_schema: dict[str, Any]
-
-
-class PatternList(Model):
-    patterns: tuple[PatternView, ...]
 
 
 class CapacityAmounts(Model):
@@ -93,20 +57,6 @@ class SystemOperations:
         self._hosts = hosts
         self._log = log
         self._limits = limits or CapacityLimits()
-
-    async def patterns(self, _caller: Caller, request: ListPatterns) -> PatternList:
-        return PatternList(patterns=_shown(request.filter))
-
-    async def page_of_patterns(self, _caller: Caller, request: PagePatterns) -> Page[PatternView]:
-        shown, start = _shown(request.filter), whole_number_token(request.page_token)
-        end = start + request.limit
-        return Page[PatternView](items=shown[start:end], next_page_token=str(end) if end < len(shown) else None)
-
-    async def pattern(self, _caller: Caller, request: PatternReference) -> PatternDetail:
-        pattern = PATTERNS.get(request.name)
-        if pattern is None:
-            raise NotFoundError("no such pattern")
-        return PatternDetail(**_described(pattern), config_schema=pattern.config_schema())
 
     async def agents(self, caller: Caller, request: ListAgents) -> Page[HostRecord]:
         return await self._hosts.page(
@@ -176,19 +126,3 @@ def _available(limits: CapacityLimits, engine: Usage, tenant: Usage, waiting: in
         if most is not None
     ]
     return max(0, min(left)) if left else None
-
-
-def _shown(which: PatternFilter) -> tuple[PatternView, ...]:
-    shown = () if which == "custom" else PATTERNS.values()
-    return tuple(PatternView(**_described(pattern)) for pattern in shown)
-
-
-def _described(pattern: PatternDescription) -> dict[str, Any]:
-    return {
-        "pattern_id": uuid5(PATTERN_NAMESPACE, f"{pattern.name}\n{pattern.version}"),
-        "name": pattern.name,
-        "version": pattern.version,
-        "type": "built-in",
-        "description": pattern.description,
-        "supported": pattern.supported,
-    }

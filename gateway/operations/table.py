@@ -41,7 +41,8 @@ from gateway.operations.operation import (
     PageParameters,
     parse_parameters,
 )
-from gateway.operations.system import ListAgents, ListPatterns, PagePatterns, PatternReference, SystemOperations
+from gateway.operations.patterns import PatternOperations, pattern_operations
+from gateway.operations.system import ListAgents, SystemOperations
 
 METHODS = (
     "workflow.create",
@@ -56,7 +57,9 @@ METHODS = (
     "execution.list",
     "execution.result",
     "execution.send_event",
+    "pattern.register",
     "pattern.list",
+    "pattern.get",
     "dead_letter.list",
     "dead_letter.get",
     "dead_letter.replay",
@@ -70,6 +73,7 @@ def build_operations(
     executions: ExecutionOperations,
     control: ControlOperations,
     system: SystemOperations,
+    patterns: PatternOperations,
     log: OperationLog,
     dead_letters: DeadLetterOperations,
 ) -> Operations:
@@ -98,7 +102,6 @@ def build_operations(
     )
     of_workflow = partial(_operation, subject_type="workflow", subject_field="workflow_id")
     of_execution = partial(_operation, subject_type="execution", subject_field="execution_id")
-    of_pattern = partial(_operation, subject_type="pattern")
     of_engine = partial(_operation, subject_type="engine")
     of_letters = partial(_operation, subject_type="dead_letter")
     read, admin = Permission.WORKFLOW_READ, Permission.WORKFLOW_ADMIN
@@ -120,9 +123,7 @@ def build_operations(
         of_execution("execution.events", read, ListOfExecution, executions.events),
         of_execution("execution.checkpoints", read, ListOfExecution, executions.checkpoints),
         of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),
-        of_pattern("pattern.list", Permission.PATTERN_READ, ListPatterns, system.patterns),
-        of_pattern("pattern.page", Permission.PATTERN_READ, PagePatterns, system.page_of_patterns),
-        of_pattern("pattern.get", Permission.PATTERN_READ, PatternReference, system.pattern, subject_field="name"),
+        *pattern_operations(patterns),
         of_engine("agent.list", read, ListAgents, system.agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("audit.list", admin, PageParameters, system.audit),

@@ -50,10 +50,10 @@ PATTERNS: Final[dict[str, PatternDescription]] = {
         ),
         _described(Pattern.HIERARCHICAL, "levels of agents that delegate down and escalate up"),
         _described(Pattern.HANDOFF, "one agent after another, each taking over the context"),
-        _described(Pattern.SWARM, "equal agents that take work themselves and decide by vote"),
-        _described(Pattern.NETWORK, "agents that talk to each other along named links"),
+        _described(Pattern.SWARM, "equal agents that decide each task by rounds of votes", supported=True),
+        _described(Pattern.NETWORK, "agents that send messages to each other along named links", supported=True),
         _described(Pattern.SAGA, "steps with compensations, undone in reverse when one fails"),
-        _described(Pattern.CUSTOM, "a registered pattern, described as data"),
+        _described(Pattern.CUSTOM, "a registered pattern, described as data", supported=True),
     )
 }
 

@@ -22,12 +22,14 @@ from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
+from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
 from gateway.planning import GraphPlanning
 from gateway.probes import Probe
 from planner.planner import Planner
+from tests.fakes.patterns import FakePatternStore
 from tests.fakes.stores import (
     FakeDefinitionStore,
     FakeExecutionStore,
@@ -106,10 +108,11 @@ class Gateway:
         self.hosts = FakeHostStore()
         self.idempotency = FakeIdempotencyKeys()
         self.letters = FakeDeadLetters()
+        self.patterns = FakePatternStore()
         self.rate_limit = FakeRateLimit()
         self.servers = FakeServers()
         keys = FixedKeys({key_id(key.public_key()): VerificationKey(key.public_key(), "EdDSA")})
-        desk = PlanningDesk(GraphPlanning(Planner()), self.definitions)
+        desk = PlanningDesk(GraphPlanning(Planner()), self.definitions, self.patterns)
         operations = build_operations(
             DefinitionOperations(
                 self.definitions,
@@ -124,6 +127,7 @@ class Gateway:
             ),
             ControlOperations(self.executions, self.launcher, self.feed, settings.operation_timeout_seconds),
             SystemOperations(self.executions, self.hosts, self.log, settings.capacity),
+            PatternOperations(self.patterns, desk),
             self.log,
             DeadLetterOperations(self.letters),
         )

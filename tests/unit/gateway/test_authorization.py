@@ -25,6 +25,7 @@ ALLOWED = {
     "execution.checkpoint": {"admin", "operator"},
     "execution.send_event": {"admin", "operator", "developer"},
     "audit.list": {"admin", "operator"},
+    "pattern.register": {"admin", "developer"},
     "dead_letter.list": {"admin", "operator"},
     "dead_letter.get": {"admin", "operator"},
     "dead_letter.replay": {"admin", "operator"},
@@ -33,6 +34,11 @@ ALLOWED = {
 """Everything else is reading, and open to every role."""
 
 REFUSED = "FORBIDDEN"
+PATTERN = {
+    "name": "mine",
+    "version": "1",
+    "coordination_logic": {"start": "end", "states": {"end": {"do": "finish"}}},
+}
 
 
 def path_of(route: Route, **ids: str) -> str:
@@ -45,6 +51,8 @@ async def call(http: httpx.AsyncClient, route: Route, **ids: str) -> httpx.Respo
     body = definition() if route.operation == "workflow.create" else {}
     if route.operation == "workflow.execute":
         body = {"input_data": {}}
+    if route.operation == "pattern.register":
+        body = PATTERN
     if route.operation == "execution.send_event":
         body = {"event_type": "approval"}
     if route.operation in ("dead_letter.replay", "dead_letter.purge"):

@@ -1,0 +1,1 @@
+"""Checks programs of the coordination language whole, before anything runs them."""
