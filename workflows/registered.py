@@ -6,9 +6,11 @@ from typing import Any, Final
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from workflows.network import NetworkWorkflow
 from workflows.supervisor import SupervisorWorkflow
+from workflows.swarm import SwarmWorkflow
 
-WORKFLOWS: Final[tuple[type[Any], ...]] = (SupervisorWorkflow,)
+WORKFLOWS: Final[tuple[type[Any], ...]] = (SupervisorWorkflow, SwarmWorkflow, NetworkWorkflow)
 
 PURE_MODULES: Final = (
     "pydantic",
@@ -16,6 +18,9 @@ PURE_MODULES: Final = (
     "annotated_types",
     "typing_extensions",
     "engine.contracts",
+    "engine.expressions",
+    "engine.topology",
+    "engine.voting",
     "workflows",
 )
 """They pass through instead of being loaded again for each run, which would cost more than most runs do. What the
