@@ -32,7 +32,11 @@ PATH_FORBIDDEN: Final = frozenset('\\"<>^`{|}#')
 ALWAYS_FORBIDDEN: Final = tuple(
     ipaddress.ip_network(network)
     for network in (
+        "0.0.0.0/8",
+        "100.64.0.0/10",
         "168.63.129.16/32",  # Azure's host
+        "192.0.0.0/24",  # Oracle's metadata among others
+        "198.18.0.0/15",
         "192.88.99.0/24",  # relays of 6to4
         "::/96",  # IPv4 in the form of long ago
         "64:ff9b::/96",  # IPv4 behind NAT64

@@ -226,9 +226,6 @@ def _prepare(
     """Fill the places, look where paths lead, see what the repository is: all that touches the file system."""
     work_dir = resolve_work_dir(context.work_dir)
     given = context.work_dir or work_dir
-    if not isolated:
-        refuse_links_outwards(work_dir)
-    masks = check_repository(work_dir, isolated=isolated) if checked.table is git.TABLE else {}
     flags: list[str] = []
     before: list[str] = []
     behind: list[str] = []
@@ -237,6 +234,9 @@ def _prepare(
         value = _filled(argument, context, work_dir, given)
         is_behind = separator_at is not None and index >= separator_at
         (flags if argument.flag else behind if is_behind else before).extend(argument.written(value))
+    masks = check_repository(work_dir, isolated=isolated) if checked.table is git.TABLE else {}
+    if not isolated:
+        refuse_links_outwards(work_dir)
     if not before and not behind:
         before = list(checked.grammar.positional_default)
     return work_dir, [*flags, *_positional(checked.grammar, before, behind)], masks

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final
 
-import structlog
-
 from engine.contracts.hook_actions import HookAction
 from engine.errors import InvalidHookActionError
+from engine.observability.log import get_logger
 from engine.settings import Settings
 from hooks.actions.context import HookContext
 from hooks.actions.outcome import ActionOutcome
@@ -39,7 +38,7 @@ NAME_LENGTH_MAX: Final = 255
 
 HookFunction = Callable[..., Any]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

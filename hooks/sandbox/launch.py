@@ -18,9 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import structlog
-
 from engine.errors import EngineError
+from engine.observability.log import get_logger
 from hooks.sandbox.filesystem import RootLayout, root_layout
 from hooks.sandbox.spec import TMP_BYTES, WORK_INSIDE, Command, Ended, SandboxMode, StopReason
 
@@ -35,7 +34,7 @@ STATUS_BYTES_MAX: Final = 64 * 1024
 ADDRESS_BYTES_MIN: Final = 4 * 1024**3
 """Runtimes reserve addresses that they never use: what is really used is watched and limited apart from this."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class SandboxFailedError(EngineError):

@@ -7,9 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
-import structlog
-
 from engine.errors import ConfigurationError
+from engine.observability.log import get_logger
 from hooks.sandbox.launch import Sandbox, SandboxFailedError
 from hooks.sandbox.spec import Command, Limits, SandboxMode
 
@@ -19,7 +18,7 @@ PROBE_LIMITS: Final = Limits(10.0, 256 * 1024**2, 16, 1024**2, 4096, 65536)
 PROBE_PROGRAM: Final = "/bin/sh"
 PROBE_SCRIPT: Final = "test ! -e /etc/shadow && test ! -e /home && echo isolated > probe"
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class SandboxProbe:
