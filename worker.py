@@ -12,25 +12,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.allocation import AllocationActivities
 from activities.evaluation import EvaluationActivities
+from activities.guarding import GuardingActivities
 from activities.judging import JudgingActivities
 from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.registry import RegistryMonitor
 from engine.concurrency import end_all, run_together
+from engine.contracts import activity_names
 from engine.errors import ConfigurationError
 from engine.events.bodies import GrownBodies
 from engine.events.bridge import Bridge
+from engine.events.connection import RedisClient
 from engine.events.connection import connect as connect_redis
 from engine.events.dispatch import Dispatcher
 from engine.events.feed import RedisFeed
 from engine.events.functions import Functions
+from engine.events.hook_queue import HookChanges, HookQueueReader, RedisHookQueue
 from engine.events.hosts import HostStreams
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
@@ -47,6 +52,11 @@ from engine.settings import Settings
 from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
 from engine.temporal.versions import deployment_config
+from hooks.actions.runner import HookActions
+from hooks.directory import HookDirectory
+from hooks.guarding import Guardian
+from hooks.noticing import HookNotice
+from hooks.worker import HookSources, HookWorker
 from workflows.registered import WORKFLOWS as WORKFLOW_CLASSES
 from workflows.registered import sandbox
 
@@ -54,13 +64,16 @@ log = get_logger(__name__)
 
 WORKFLOWS = "workflows"
 BRIDGE = "bridge"
-ROLES = frozenset({WORKFLOWS, BRIDGE})
+HOOKS = "hooks"
+ROLES = frozenset({WORKFLOWS, BRIDGE, HOOKS})
 
 WORKFLOW_TASKS_MAX = 20
 """More at once would starve each other in one Python process, until the deadlock detector takes it for a hang."""
 
 CACHED_WORKFLOWS_MAX = 2_000
 LOCAL_ACTIVITIES_MAX = 400
+BLOCKING_HOOKS_MAX = 200
+"""Events whose blocking hooks one hook worker asks at once; how many hooks of them run is the slots' affair."""
 GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 50_000, 20, 50
 STICKY_TIMEOUT = timedelta(seconds=5)
 STOP_GRACE = timedelta(seconds=5)
@@ -186,12 +199,52 @@ async def build(
         publisher = FactPublisher(functions, stores.publications, settings.event_partitions)
         dispatcher = Dispatcher(functions, stores.dispatch, bodies, publisher)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
-        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder)
+        notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
+        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice)
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
         errands = (JudgingActivities(stores.dispatch).judge,)
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
+    if HOOKS in roles:
+        jobs += await _hook_jobs(settings, stores, redis, client, feed, stack)
     return jobs
+
+
+def _directory(
+    settings: Settings, stores: Stores, redis: RedisClient, jobs: list[Callable[[], Awaitable[None]]]
+) -> HookDirectory:
+    """With the job that hears of changes."""
+    directory = HookDirectory(stores.hooks, enabled=settings.hooks_enabled)
+    jobs.append(HookChanges(redis, directory.forget).run)
+    return directory
+
+
+async def _hook_jobs(
+    settings: Settings, stores: Stores, redis: RedisClient, client: Client, feed: RedisFeed, stack: AsyncExitStack
+) -> list[Callable[[], Awaitable[None]]]:
+    """Asynchronous hooks from the queues, blocking ones as activities."""
+    jobs: list[Callable[[], Awaitable[None]]] = []
+    actions = HookActions(settings)
+    stack.push_async_callback(actions.close)
+    directory = _directory(settings, stores, redis, jobs)
+    reader = connect_redis(settings, repeat=False)
+    stack.push_async_callback(reader.aclose)
+    worker_id = uuid4().hex
+    sources = HookSources(stores.hooks, stores.hook_deliveries, stores.dispatch, stores.graphs)
+    hook_worker = HookWorker(
+        RedisHookQueue(redis), HookQueueReader(redis, reader, worker_id), sources, actions, feed, settings, worker_id
+    )
+    slots = asyncio.Semaphore(settings.hooks_slots)
+    guardian = Guardian(directory, stores.hooks, stores.hook_deliveries, actions, slots)
+    guarding = GuardingActivities(guardian, stores.dispatch, GrownBodies(stores.dispatch, stores.graphs))
+    activities = Worker(
+        client,
+        task_queue=settings.task_queue + activity_names.HOOKS_QUEUE,
+        activities=[guarding.ask_hooks],
+        max_concurrent_activities=BLOCKING_HOOKS_MAX,
+        graceful_shutdown_timeout=STOP_GRACE,
+    )
+    return [*jobs, hook_worker.run, lambda: run_until_cancelled(activities)]
 
 
 def _nobody_here(tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None:

@@ -1,5 +1,7 @@
 """Connections to Redis or Valkey."""
 
+from typing import TypeAlias
+
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
@@ -9,6 +11,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from engine.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
+
+RedisClient: TypeAlias = Redis
+"""For composition roots, which pass it on and do not speak to it."""
 
 
 def connect(settings: Settings, *, repeat: bool = True) -> Redis:
