@@ -9,7 +9,7 @@ On the board, for each conversation: `net` (counts), `box/<n>` ([first, next] of
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from engine.contracts.events import AuditEventType
 from engine.contracts.kernel import Submission
@@ -49,7 +49,7 @@ NOTE_MESSAGES_BYTES_MAX: Final = NOTE_BYTES_MAX // 2
 class NetworkPolicy(Policy):
     """Delivers messages and finds the end of each conversation."""
 
-    coordinates: ClassVar[bool] = True
+    coordinates = True
 
     def __init__(self) -> None:
         self._config: NetworkConfig | None = None

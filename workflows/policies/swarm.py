@@ -6,7 +6,7 @@ kept there; all of them are in the audit log, from where they can be counted aga
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from engine.contracts.events import AuditEventType
 from engine.contracts.kernel import Submission
@@ -54,7 +54,7 @@ VOTE: Final = "vote"
 class SwarmPolicy(Policy):
     """Decides when rounds begin and end; `engine.voting` decides what votes come to."""
 
-    coordinates: ClassVar[bool] = True
+    coordinates = True
 
     def __init__(self) -> None:
         self._config: SwarmConfig | None = None

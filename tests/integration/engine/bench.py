@@ -23,6 +23,7 @@ from orchestration_agent.host import AgentHost, HostOptions
 from orchestration_agent.synthetic import run as synthetic
 from planner.kernel_plan import kernel_plan
 from planner.parse import parse_definition
+from planner.pattern_config import complete_settings
 from planner.planner import Planner
 from workflows.replay import replay_execution
 
@@ -104,7 +105,8 @@ class Bench:
             execution_id=str(execution_id),
             workflow_id=str(workflow_id),
             workflow_name=parsed.name,
-            pattern="supervisor",
+            pattern=parsed.orchestration_pattern.value,
+            pattern_config=complete_settings(parsed),
             plan=kernel_plan(parsed, plan, "exponential_backoff"),
             partition=partition_of(str(execution_id), self.settings.event_partitions),
             trace_id=str(uuid.uuid4()),
