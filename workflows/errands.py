@@ -18,11 +18,15 @@ from temporalio.exceptions import ActivityError, ApplicationError
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import activity_names
     from engine.contracts.kernel import Errand, ErrandOutcome, ErrandRequest, ExecutionInput
+    from engine.contracts.limits import TASK_TIMEOUT_MAX_SECONDS
     from workflows.kernel.state import RunState
 
 HOOKS_SECONDS_MAX: Final = 24 * 3600.0
 """All the blocking hooks of one event with their repetitions; each has a limit of its own."""
 HOOKS_HEARTBEAT_SECONDS: Final = 15.0
+COMPENSATION_SECONDS_MAX: Final = TASK_TIMEOUT_MAX_SECONDS + 3600.0
+"""The task's own limit is the activity's business."""
+COMPENSATION_HEARTBEAT_SECONDS: Final = 10.0
 UNDER_WAY_MAX: Final = 200
 """Activities of one execution at once; the others wait."""
 
@@ -46,6 +50,9 @@ class ErrandKind:
 
 
 ERRAND_KINDS: Final[Mapping[str, ErrandKind]] = {
+    "compensate": ErrandKind(
+        activity_names.COMPENSATE, seconds=COMPENSATION_SECONDS_MAX, heartbeat_seconds=COMPENSATION_HEARTBEAT_SECONDS
+    ),
     "judge": ErrandKind(activity_names.JUDGE, seconds=5.0, local=True),
     "hooks": ErrandKind(
         activity_names.ASK_HOOKS,

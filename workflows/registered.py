@@ -6,11 +6,19 @@ from typing import Any, Final
 from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from workflows.compensation import CompensationWorkflow
 from workflows.network import NetworkWorkflow
+from workflows.saga import SagaWorkflow
 from workflows.supervisor import SupervisorWorkflow
 from workflows.swarm import SwarmWorkflow
 
-WORKFLOWS: Final[tuple[type[Any], ...]] = (SupervisorWorkflow, SwarmWorkflow, NetworkWorkflow)
+WORKFLOWS: Final[tuple[type[Any], ...]] = (
+    SupervisorWorkflow,
+    SwarmWorkflow,
+    NetworkWorkflow,
+    SagaWorkflow,
+    CompensationWorkflow,
+)
 
 PURE_MODULES: Final = (
     "pydantic",

@@ -16,6 +16,17 @@ ASK_HOOKS: Final = "ask_hooks"
 """Runs the blocking hooks before something; hook workers serve it, on a queue of their own."""
 HOOKS_QUEUE: Final = "-hooks"
 JUDGE: Final = "judge"
+COMPENSATE: Final = "compensate"
+"""Has one step of an execution undone by an agent of its role."""
+NEXT_RETRY: Final = "next_compensation_retry"
+SETTLE_RETRY: Final = "settle_compensation_retry"
+COMPENSATION_WORKFLOW: Final = "CompensationWorkflow"
+"""Retries what an operator asks for, after the execution was closed."""
 
-WORKFLOW_TYPES: Final = {"supervisor": "SupervisorWorkflow", "swarm": "SwarmWorkflow", "network": "NetworkWorkflow"}
+WORKFLOW_TYPES: Final = {
+    "supervisor": "SupervisorWorkflow",
+    "swarm": "SwarmWorkflow",
+    "network": "NetworkWorkflow",
+    "saga": "SagaWorkflow",
+}
 """Temporal workflow type of each pattern that runs."""

@@ -46,6 +46,9 @@ class KernelTask(Model):
     reuse: bool = False
     agent: str | None = Field(None, description="the one agent that may do it; None for any of the role")
     asked: bool = Field(False, description="asked for by the pattern, which judges its end")
+    action: str | None = Field(None, description="what its agent does, where the pattern must know; None: the id")
+    resources: tuple[str, ...] = Field((), description="what it uses, where the pattern must know")
+    guarded: bool = Field(False, description="blocking hooks are asked before it starts")
     compensation: str | None = Field(None, description="the action that undoes it")
 
 
@@ -85,6 +88,8 @@ class Attempt(Model):
     host_id: str = Field("", description="where it was sent; in assignments, so that they can be sent again")
     after: tuple[str, ...] = Field((), description="dependencies at the same host, after which it is to run")
     note: Any = Field(None, description="what the pattern tells the agent beside the task's input")
+    overlay: dict[str, Any] | None = Field(None, description="what the pattern lays over the task's input")
+    input: dict[str, Any] | None = Field(None, description="what a blocking hook gives it instead of the task's input")
 
 
 class Started(Model):
@@ -242,7 +247,8 @@ class Delta(Model):
     looked: tuple[Looked, ...] = ()
     triggered: tuple[Triggered, ...] = ()
     waited: tuple[str, ...] = Field((), description="whose wait for an event is over without one: they go on")
-    admitted: tuple[str, ...] = Field((), description="evaluated: ready")
+    admitted: tuple[str, ...] = Field((), description="evaluated, or let pass by blocking hooks: ready")
+    guarded: tuple[str, ...] = Field((), description="evaluated: blocking hooks are asked before they start")
     expanded: tuple[Expanded, ...] = ()
     reused: tuple[str, ...] = Field((), description="completed with the result of an equal task")
     gathered: tuple[str, ...] = Field((), description="`for_each` tasks all of whose elements are completed")
@@ -375,6 +381,18 @@ class Carry(Model):
     state: dict[str, Any]
     inbox: tuple[InboxBatch, ...] = ()
     external: tuple[ExternalEvent, ...] = ()
+    teams: dict[str, str] = Field(default_factory=dict, description="teams' workflows, and whether they are open")
+
+
+class BlockingHooks(Model):
+    """Of what the tenant's blocking hooks are to be asked, as they were registered when the execution was started.
+
+    Which planned tasks they guard stands in the plan.
+    """
+
+    pre_workflow: bool = False
+    post_workflow: bool = False
+    added_tasks: bool = Field(False, description="tasks that are added while it runs")
 
 
 class ExecutionInput(Model):
@@ -394,6 +412,7 @@ class ExecutionInput(Model):
     pause_grace_ms: int
     started_at_ms: int
     history_events_max: int = Field(1_000, description="a run goes on as a new one at about this many events")
+    hooks: BlockingHooks | None = Field(None, description="None: nothing waits for hooks")
     carry: Carry | None = None
 
 

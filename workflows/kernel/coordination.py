@@ -28,6 +28,8 @@ class CoordinationTransitions(Moves):
         self._leave_flight(i, Phase.SUBMITTED)
         undo.put(state.submitted, i, item)
         self._record("submitted", item)
+        if not item.failed:
+            self.doubt(item.task_id)  # done, whatever the pattern makes of it
 
     def take(self, item: Submission) -> None:
         """A task that no agent has becomes the pattern's own."""
@@ -39,6 +41,8 @@ class CoordinationTransitions(Moves):
         undo.set(run, "phase", Phase.SUBMITTED)
         undo.put(state.submitted, i, item)
         self._record("taken", item)
+        self._register(i)
+        self.doubt(item.task_id)  # the pattern may have it done in other ways
 
     def settle(self, item: Settled) -> None:
         state, undo = self.state, self.undo

@@ -4,6 +4,7 @@ The order is fixed, and `apply_delta` follows it: what has come in, what was ask
 start, whether the execution is over.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.contracts.dynamic import GraphWrites
@@ -14,6 +15,7 @@ from engine.contracts.kernel import (
     Checkpoint,
     Control,
     Delta,
+    ErrandOutcome,
     Failed,
     Metrics,
     TaskResult,
@@ -22,12 +24,14 @@ from engine.contracts.kernel import (
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.awaiting import awaited_events
 from workflows.kernel.chains import RIDERS_MAX, goes_after, rest_of_chain, riders, sent_ahead
-from workflows.kernel.desk import Desk, note_key
+from workflows.kernel.desk import Desk, note_key, overlay_key
 from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
 from workflows.kernel.growth import dropped_by_rewind
+from workflows.kernel.guards import Guards, input_key
 from workflows.kernel.inbox import Inbox, admit
 from workflows.kernel.policy import Policy
+from workflows.kernel.rollback import Rollback
 from workflows.kernel.state import Phase, RunState
 from workflows.kernel.transitions import Transitions
 
@@ -80,7 +84,12 @@ class _Tick:
         self.trail = AuditTrail(state, now_ms)
         judges = (lambda i: policy.judges(state, i)) if policy.coordinates else None
         self.fold = Fold(self.change, self.trail, judges)
+        if policy.coordinates:
+            self.fold.judges_failure = lambda i: policy.judges_failure(state, i)
+            self.fold.refuses_added = lambda i, bodies: policy.refuses_added(state, i, bodies)
         self.dynamics = Dynamics(self.change, self.trail, self.fold)
+        self.guards = Guards(self.change, self.trail, self.fold)
+        self.rollback = Rollback(self.change, self.trail, policy)
 
     def decide(self) -> Decision:
         state, inbox = self.state, self.inbox
@@ -92,16 +101,13 @@ class _Tick:
             self._open()
             self.fold.bindings(inbox.bindings)
             self.fold.events(admitted.events)
-            self._expire()
-            if state.gated or state.growth or inbox.external:
-                self.dynamics.carry_out(inbox)
-            ending = self._coordinate() if self.policy.coordinates else None
-            self._fail_branches()
-            self._obey()
-            if ending is not None and not state.closed:
-                self._close(*ending)
-            self._assign()
-            self._conclude()
+            if state.undoing is None:
+                self._go_on()
+                self._undo(())
+            else:
+                self._undo(inbox.errands)
+                self._obey()
+                self._undo(())
         self.change.finish()
         return Decision(
             change=self.change,
@@ -117,6 +123,35 @@ class _Tick:
             writes=self.dynamics.writes(),
         )
 
+    def _go_on(self) -> None:
+        state, inbox = self.state, self.inbox
+        self._expire()
+        if state.gated or state.growth or inbox.external:
+            self.dynamics.carry_out(inbox)
+        self.guards.carry_out(inbox.errands)
+        ending = self._coordinate() if self.policy.coordinates and not (self.guards.holds_all or state.ending) else None
+        self._fail_branches()
+        self._obey()
+        if self.guards.refusal is not None and not state.ending:
+            self._close(ExecutionStatus.FAILED, self.guards.refusal)
+        if ending is not None and not state.ending:
+            self._close(*ending)
+        elif self.guards.lets_end and not state.ending:
+            self._close(ExecutionStatus.COMPLETED)
+        if state.launch.hooks is not None and not state.ending:
+            self.guards.begin()
+        self._assign()
+        self._conclude()
+
+    def _undo(self, outcomes: Sequence[ErrandOutcome]) -> None:
+        """Instead of everything else, until what can be undone is."""
+        undoing = self.state.undoing
+        if undoing is None or self.state.closed:
+            return
+        error = self.rollback.carry_on(outcomes)
+        if error is not None:
+            self._settle(undoing.item.status, error)
+
     def _open(self) -> None:
         if self.state.status is ExecutionStatus.PLANNING:
             self.trail.execution_started()
@@ -130,7 +165,7 @@ class _Tick:
 
     def _resume_from_earlier(self) -> None:
         control, rewind = self.inbox.control, self.inbox.rewind
-        if control is None or rewind is None or not self.state.paused:
+        if control is None or rewind is None or not self.state.paused or self.state.undoing is not None:
             return
         self._stop_in_flight()
         rewind = rewind.model_copy(update={"dropped": dropped_by_rewind(self.state, rewind.tasks)})
@@ -152,8 +187,10 @@ class _Tick:
             self._checkpoint("requested", control)
         elif control.action == "resume" and self.state.paused:
             self._set_status(ExecutionStatus.EXECUTING)
-        elif control.action == "cancel":
+        elif control.action == "cancel" and self.state.undoing is None:
             self._close(ExecutionStatus.CANCELLED)
+        elif control.action == "cancel" and self.state.paused:
+            self._set_status(ExecutionStatus.EXECUTING)  # undoing is not cancelled: it goes on
 
     def _checkpoint(self, reason: str, control: Control | None = None) -> None:
         state = self.state
@@ -201,6 +238,7 @@ class _Tick:
         for i in sorted(self.state.in_flight):
             attempt = self.state.attempt(i)
             self.fold.cancel.append(attempt)
+            self.change.doubt(attempt.task_id)
             self.change.give_back(attempt)
             self.trail.returned(attempt, "still running when the pause's grace was over")
 
@@ -230,7 +268,9 @@ class _Tick:
                 host_id = self.state.agents[self.state.tasks[i].agent_id or ""].host_id or ""
                 after = goes_after(self.state, i) if self.state.tasks[i].riding else ()
                 note = self.state.board.get(note_key(self.state.specs[i].id))
-                sent = {"host_id": host_id, "after": after, "note": note}
+                given = self.state.board.get(input_key(self.state.specs[i].id))
+                overlay = self.state.board.get(overlay_key(self.state.specs[i].id))
+                sent = {"host_id": host_id, "after": after, "note": note, "input": given, "overlay": overlay}
                 self.change.resend(self.state.attempt(i).model_copy(update=sent))
 
     def _is_busy(self, i: int) -> bool:
@@ -252,13 +292,13 @@ class _Tick:
     def _fail_branches(self) -> None:
         """A task was given up: end the execution, or skip what depends on it."""
         failed = self.fold.first_failed
-        if failed is None or self.state.closed:
+        if failed is None or self.state.ending:
             return
         for item in self.change.recorded.get("failed", ()):
             if item.retry_at_ms is None:
                 i = self.state.index[item.task_id]
                 rule = self.state.specs[i].on_failure or self.state.plan.on_failure
-                if rule == "fail_fast":
+                if rule == "fail_fast" and item.task_id not in self.fold.branch_only:
                     self._close(ExecutionStatus.FAILED, _task_failed(item))
                     return
                 self._skip_dependents(i)
@@ -274,7 +314,9 @@ class _Tick:
 
     def _assign(self) -> None:
         state = self.state
-        if state.status is not ExecutionStatus.EXECUTING:
+        if state.status is not ExecutionStatus.EXECUTING or self.guards.holds_all or self.guards.ending:
+            return
+        if state.undoing is not None:
             return
         news: list[int] = []
         for n, (i, agent_id) in enumerate(self.policy.assignments(state)):
@@ -286,6 +328,8 @@ class _Tick:
                 attempt=state.tasks[i].attempt + 1,
                 host_id=state.agents[agent_id].host_id or "",
                 note=state.board.get(note_key(state.specs[i].id)) if state.board else None,
+                input=state.board.get(input_key(state.specs[i].id)) if state.board else None,
+                overlay=state.board.get(overlay_key(state.specs[i].id)) if state.board else None,
             )
             self._send(attempt)
             news.append(i)
@@ -304,7 +348,7 @@ class _Tick:
 
     def _conclude(self) -> None:
         state = self.state
-        if state.status is not ExecutionStatus.EXECUTING:
+        if state.status is not ExecutionStatus.EXECUTING or state.undoing is not None:
             return
         if state.open_tasks == 0:
             if state.failed:
@@ -329,7 +373,7 @@ class _Tick:
     def _stalled(self) -> bool:
         """Nothing in flight, nothing due, nothing ready that a host could still come for, nothing awaited."""
         state = self.state
-        coming = state.in_flight or state.delayed or state.held or state.awaiting or state.errands
+        coming = state.in_flight or state.delayed or state.held or state.awaiting or state.errands or state.guarded
         return not (coming or self._needs_host() or self.policy.next_due_ms(state) is not None)
 
     def _needs_host(self) -> bool:
@@ -346,19 +390,34 @@ class _Tick:
         )
 
     def _close(self, status: ExecutionStatus, error: TerminalError | None = None) -> None:
-        self._stop_in_flight()
+        """What is to be undone is undone first, and the execution closes after that."""
+        if status is ExecutionStatus.COMPLETED and self.guards.holds_end:
+            self.guards.await_end()
+            return
         state = self.state
+        undo = self.rollback.due() if state.registered and status is not ExecutionStatus.COMPLETED else []
+        self._stop_in_flight()
         for task, run in zip(state.specs, state.tasks, strict=True):
             if not run.phase.over:
                 self.change.cancel(task.id)
                 self.trail.task_closed("cancelled", task.id)
+        if not self.rollback.begin(undo, status, error):
+            self._settle(status, self.rollback.explain(undo, status, error))
+        elif state.paused:
+            self._set_status(ExecutionStatus.EXECUTING)
+
+    def _settle(self, status: ExecutionStatus, error: TerminalError | None) -> None:
         if error is not None:
             self.change.set_error(error)
-            self.trail.error(error)
+            if status is not ExecutionStatus.CANCELLED:
+                self.trail.error(error)
         self._set_status(status)
 
     def _stop_in_flight(self) -> None:
         self.fold.cancel.extend(self.state.attempt(i) for i in sorted(self.state.in_flight))
+        if self.state.registered:
+            for i in sorted(self.state.in_flight):
+                self.change.doubt(self.state.specs[i].id)
 
     # What is told --------------------------------------------------------------------------------------------
 
@@ -388,6 +447,8 @@ class _Tick:
 
     def _phase(self) -> str | None:
         state = self.state
+        if state.undoing is not None and not state.closed:
+            return f"compensating: {', '.join(state.undoing.running()[:PHASE_NAMES_MAX])}"[:200]
         names = [state.specs[i].id for i in sorted(state.in_flight)[:PHASE_NAMES_MAX]]
         if not names:
             return None

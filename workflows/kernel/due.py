@@ -7,6 +7,8 @@ from workflows.kernel.state import RunState
 
 def next_due_ms(state: RunState, policy: Policy) -> int | None:
     """The earliest due time, in milliseconds since the epoch; None when only the inbox can bring news."""
+    if state.undoing is not None:
+        return None if state.paused else state.undoing.next_due_ms()
     times = [state.tasks[i].due_ms for i in state.in_flight]
     if policy.coordinates and not state.paused and (due_ms := policy.next_due_ms(state)) is not None:
         times.append(due_ms)

@@ -1,6 +1,6 @@
 """Fold what agents report into the state: who started, finished, failed, gave back, vanished."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
 from engine.contracts.dynamic import SpawnedBody
@@ -31,6 +31,12 @@ class Fold:
         self.state: RunState = change.state
         self.trail = trail
         self._judges = judges
+        self.judges_failure = judges
+        """The same for failures."""
+        self.refuses_added: Callable[[int, Sequence[SpawnedBody]], str | None] | None = None
+        """Why the result of a task may not add these; None: the pattern has no say."""
+        self.branch_only: set[str] = set()
+        """Tasks that are given up, and their branch with them, while the others go on whatever the definition says."""
         self.submitted: list[int] = []
         self.results: list[TaskResult] = []
         self.cancel: list[Attempt] = []
@@ -78,6 +84,8 @@ class Fold:
             if state.tasks[i].agent_id != agent.agent_id:
                 continue
             if state.tasks[i].riding:  # behind a task of another agent of the same host
+                for j in (i, *riders(state, i)):
+                    self.change.doubt(state.specs[j].id)
                 self._take_back((i, *riders(state, i)), "its agent was lost")
             else:
                 self.fail(i, AGENT_LOST, f"agent {agent.agent_id} was lost: {why}", retryable=True, blamed=False)
@@ -179,6 +187,7 @@ class Fold:
             i = self.state.index[event.task_id]
             try:
                 addition = plan_spawn(self.state, i, event.spawn)
+                self._check_added(i, addition[1])
             except SpawnRefusedError as error:
                 self.fail(i, SPAWN_REFUSED, str(error), retryable=False, at_ms=at_ms)
                 return
@@ -192,6 +201,11 @@ class Fold:
             self.bodies.extend(bodies)
             self.trail.spawned(spawned)
             self._take_back(behind, f"{event.task_id}, which it was to follow, added tasks")
+
+    def _check_added(self, i: int, bodies: Sequence[SpawnedBody]) -> None:
+        refusal = None if self.refuses_added is None else self.refuses_added(i, bodies)
+        if refusal is not None:
+            raise SpawnRefusedError(refusal)
 
     def _submit_result(self, event: AgentEvent, started_at_ms: int, at_ms: int) -> None:
         """What it adds to the graph it may add when the pattern says so."""
@@ -224,6 +238,9 @@ class Fold:
     ) -> None:
         """End the current attempt of a task in flight; retry it as its policy says, or give it up."""
         task, run, now_ms = self.state.specs[i], self.state.tasks[i], self.change.at_ms
+        if not blamed or code == TASK_TIMEOUT:
+            for j in (i, *riders(self.state, i)):
+                self.change.doubt(self.state.specs[j].id)  # nobody said what came of it
         started_at_ms = run.due_ms - task.timeout_ms if run.phase is Phase.RUNNING else None
         retry_at_ms: int | None = None
         if not blamed:
@@ -240,7 +257,7 @@ class Fold:
             retry_at_ms=retry_at_ms,
             blamed=blamed,
         )
-        if failed.retry_at_ms is None and self._judges is not None and self._judges(i):
+        if failed.retry_at_ms is None and self.judges_failure is not None and self.judges_failure(i):
             self._submit_failure(failed, started_at_ms)
         else:
             self._failed(failed, started_at_ms)

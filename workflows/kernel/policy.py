@@ -1,9 +1,10 @@
 """What a coordination pattern decides. Everything else is the kernel's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heapreplace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
+from engine.contracts.dynamic import SpawnedBody
 from workflows.kernel.state import AgentRun, RunState
 
 if TYPE_CHECKING:
@@ -31,18 +32,26 @@ class Policy:
     compute from the definition (`state.launch.pattern_config`, `state.plan`).
     """
 
-    looks_ahead: ClassVar[bool] = False
+    looks_ahead: bool = False
     """Fast tasks may go out before their dependencies are done, to the host that has those."""
 
-    fuses_chains: ClassVar[bool] = False
+    fuses_chains: bool = False
     """Chains that the planner found go out as one."""
 
-    coordinates: ClassVar[bool] = False
+    coordinates: bool = False
     """It judges ends and is asked each tick; static graphs without a say of the pattern pay nothing for it."""
 
     def judges(self, state: RunState, i: int) -> bool:
         """Whether the pattern wants to judge the end of this task. By default of those that it asked for."""
         return state.specs[i].asked
+
+    def judges_failure(self, state: RunState, i: int) -> bool:
+        """The same of a failure that would be for good. By default where it judges ends."""
+        return self.judges(state, i)
+
+    def refuses_added(self, state: RunState, i: int, bodies: Sequence[SpawnedBody]) -> str | None:  # noqa: ARG002
+        """Why the result of task i may not add these tasks: it then fails for good. None: it may."""
+        return None
 
     def react(self, desk: "Desk") -> None:
         """Called in each tick of an open execution once the inbox is read, before failures have their consequences
@@ -51,6 +60,18 @@ class Policy:
     def next_due_ms(self, state: RunState) -> int | None:  # noqa: ARG002 - for patterns that wait for a time
         """When to be asked again although nothing comes in."""
         return None
+
+    def rolls_back(self, state: RunState) -> bool:  # noqa: ARG002 - for patterns with a point of no return
+        """Whether what can be undone is undone now that the execution does not complete."""
+        return True
+
+    def undoes_side_by_side(self, state: RunState) -> bool:  # noqa: ARG002
+        """Whether independent steps are undone at the same time instead of one after the other."""
+        return False
+
+    def doubts_failures(self, state: RunState) -> bool:  # noqa: ARG002
+        """Whether a step whose agent reported a failure is undone too. By default its word is taken for it."""
+        return False
 
     def assignments(self, state: RunState) -> Iterator[tuple[int, str]]:
         """(task index, agent id) for tasks to start now, most urgent first.

@@ -34,6 +34,12 @@ def tick_summary(delta: Delta) -> str:
         parts.append("skipped " + _names(list(delta.passed)))
     if delta.assigned:
         parts.append("assigned " + _names([item.task_id for item in delta.assigned]))
+    if delta.compensated:
+        parts.append("undone " + _names([item.task_id for item in delta.compensated]))
+    if delta.uncompensated:
+        parts.append("could not undo " + _names([item.task_id for item in delta.uncompensated]))
+    if delta.compensating:
+        parts.append("undoing " + _names([item.task_id for item in delta.compensating]))
     if delta.checkpoint is not None:
         parts.append(f"checkpoint ({delta.checkpoint.reason})")
     if delta.status is not None:
@@ -52,4 +58,7 @@ def progress_table(state: RunState) -> str:
     done = f"**{state.status.value}**: {state.completed} of {len(state.tasks)} tasks completed, {state.failed} failed."
     running_now = [state.specs[i].id for i in sorted(state.in_flight)]
     now = f"\n\nRunning: {_names(running_now)}." if running_now else ""
+    if state.undoing is not None:
+        undone = sum(run.status == "undone" for run in state.undoing.runs.values())
+        now = f"\n\nUndoing: {undone} of {len(state.undoing.runs)} steps are undone."
     return f"{done}{now}\n\n" + "\n".join(rows)

@@ -16,6 +16,7 @@ from engine.contracts.limits import (
     SPAWN_TASKS_MAX,
     TASKS_DYNAMIC_MAX,
 )
+from engine.hierarchy import resources_of
 from workflows.kernel.chains import riders
 from workflows.kernel.state import Phase, RunState
 
@@ -214,6 +215,8 @@ def kernel_task(task: TaskDefinition, index: dict[str, int], slack_ms: int, retr
         timeout_ms=task.timeout_seconds * 1000,
         retry=retry,
         alone=task.parallel is False,
+        action=task.action,
+        resources=resources_of(task.input) or (),
         on_failure=task.on_failure,
         when=task.when is not None,
         for_each=task.for_each is not None,
@@ -227,6 +230,7 @@ def kernel_task(task: TaskDefinition, index: dict[str, int], slack_ms: int, retr
             for trigger in task.triggers
         ),
         reuse=task.reuse,
+        compensation=task.compensation_action,
     )
 
 

@@ -17,16 +17,21 @@ from workflows.kernel.graph import (
     append_specs,
     followers_of,
     graph_snapshot,
+    is_guarded,
     needs_evaluation,
     restore_graph,
     trigger_due_ms,
 )
+from workflows.kernel.undoing import UndoState
 
-STATE_VERSION = 3
-"""Of snapshots. 2 added the growing graph, 3 what patterns remember; older ones are read as without."""
+STATE_VERSION = 4
+"""Of snapshots. 2 added the growing graph, 3 what patterns remember, 4 compensation; older ones are read as without."""
 
 PACE_WEIGHT = 0.3
 """Weight of the newest duration in a role's moving average."""
+
+_TRACKING_STRATEGIES = frozenset({"round_robin", "weighted"})
+"""Ways to choose an agent that need to know what each agent did before."""
 
 
 class Phase(IntEnum):
@@ -52,6 +57,8 @@ class Phase(IntEnum):
     """It stands for its elements, which run."""
     SUBMITTED = 12
     """An attempt of it has ended, or the pattern has taken it over: the pattern decides what becomes of it."""
+    GUARDED = 13
+    """It could start; blocking hooks are asked whether it may."""
 
     @property
     def in_flight(self) -> bool:
@@ -119,7 +126,7 @@ class TaskRun:
 class AgentRun:
     """A logical agent: bound to a host process, or (host_id None) waiting for one."""
 
-    __slots__ = ("agent_id", "chains", "host_id", "load", "role", "slots")
+    __slots__ = ("agent_id", "chains", "host_id", "load", "pace_ms", "role", "slots", "turn")
 
     def __init__(self, agent_id: str, role: str) -> None:
         self.agent_id = agent_id
@@ -130,6 +137,10 @@ class AgentRun:
         """Its host understands fused chains."""
         self.load = 0
         """Attempts in flight, those that ride behind others not counted."""
+        self.turn = 0
+        """Where its last assignment stands among all of the execution, and (below) a moving average of how long its
+        tasks take. Kept only where the strategy asks for it, see `RunState.tracks_agents`."""
+        self.pace_ms: float | None = None
 
 
 class RunState:
@@ -154,6 +165,8 @@ class RunState:
         self.followers = followers_of(plan.tasks)
         """The next task of the fused chain."""
         self.held: dict[int, None] = {}
+        self.guarded: dict[int, None] = {}
+        """Tasks that blocking hooks are asked about."""
         self.awaiting: dict[int, int] = {}
         """Tasks that wait for an event, with the number of the last one that they refused."""
         self.triggered: dict[int, Arrival | None] = {}
@@ -174,6 +187,10 @@ class RunState:
         self.submitted: dict[int, Submission] = {}
         self.errands: dict[str, Errand] = {}
         """Begun and not returned, by key."""
+        self.registered: dict[str, int] = {}
+        """Tasks that can be undone, from their first assignment on: the tick that completed them, or see `undoing`."""
+        self.undoing: UndoState | None = None
+        """In place of closing: what is undone."""
 
         self.tick = 0
         self.epoch = 1
@@ -185,6 +202,9 @@ class RunState:
                 agent_id = f"{role}-{n}"
                 self.agents[agent_id] = AgentRun(agent_id, role)
 
+        self.tracks_agents = launch.pattern_config.get("strategy") in _TRACKING_STRATEGIES
+        self.turns = 0
+        """Assignments so far, where they are counted."""
         self.by_role: dict[str, list[AgentRun]] = {role: [] for role in sorted(plan.roles)}
         for agent in self.agents.values():
             self.by_role[agent.role].append(agent)
@@ -229,7 +249,13 @@ class RunState:
         spec = self.specs[i]
         if spec.triggers and i not in self.triggered:
             return Phase.AWAITING, trigger_due_ms(spec, at_ms)
-        return (Phase.HELD if needs_evaluation(spec) else Phase.READY), 0
+        if needs_evaluation(spec):
+            return Phase.HELD, 0
+        return (Phase.GUARDED if self.asks_hooks(i) else Phase.READY), 0
+
+    def asks_hooks(self, i: int) -> bool:
+        """Whether blocking hooks must let it pass first."""
+        return is_guarded(self, i) and passed_key(self.specs[i].id) not in self.board
 
     @property
     def added(self) -> int:
@@ -257,6 +283,11 @@ class RunState:
     def closed(self) -> bool:
         return self.status.closed
 
+    @property
+    def ending(self) -> bool:
+        """Nothing new is done: it is closed, or undone."""
+        return self.status.closed or self.undoing is not None
+
     def snapshot(self) -> dict[str, Any]:
         """Plain JSON from which `restore` makes an equal state. Readers of old snapshots must stay."""
         return {
@@ -265,15 +296,20 @@ class RunState:
             "epoch": self.epoch,
             "status": str(self.status),
             "tasks": [run.to_list() for run in self.tasks],
-            "agents": [[a.agent_id, a.host_id, a.slots, int(a.chains)] for _, a in sorted(self.agents.items())],
+            "agents": [self._agent_to_list(a) for _, a in sorted(self.agents.items())],
             "pace_ms": {role: self.pace_ms[role] for role in sorted(self.pace_ms)},
             "consumed": sorted(self.consumed),
             "low": list(self.low),
             "fence": self.fence,
             "graph": graph_snapshot(self),
             "coordination": coordination_snapshot(self),
+            "compensation": compensation_snapshot(self),
             "scalars": {name: getattr(self, name) for name in _SCALARS},
         }
+
+    def _agent_to_list(self, agent: AgentRun) -> list[Any]:
+        tracked = [agent.turn, agent.pace_ms] if self.tracks_agents else []
+        return [agent.agent_id, agent.host_id, agent.slots, int(agent.chains), *tracked]
 
     @classmethod
     def restore(cls, launch: ExecutionInput, data: dict[str, Any]) -> "RunState":
@@ -286,12 +322,15 @@ class RunState:
         for agent_id, host_id, slots, *more in data["agents"]:
             agent = state.agents[agent_id]
             agent.host_id, agent.slots, agent.chains = host_id, slots, bool(more and more[0])
+            if len(more) > 2:
+                agent.turn, agent.pace_ms = more[1], more[2]
         state.pace_ms = dict(data["pace_ms"])
         state.consumed = dict.fromkeys(data["consumed"])
         state.low, state.fence = (data["low"][0], data["low"][1]), data["fence"]
         for name, value in data["scalars"].items():
             setattr(state, name, value)
         restore_coordination(state, data.get("coordination", {}))
+        restore_compensation(state, data.get("compensation", {}))
         state.reindex()
         return state
 
@@ -299,6 +338,7 @@ class RunState:
         """Derive the indexes and counts from the tasks' phases."""
         self.ready = {role: [] for role in sorted(self.plan.roles)}
         self.ready_alone, self.in_flight, self.delayed, self.held = [], {}, {}, {}
+        self.guarded = {}
         looked, self.awaiting = self.awaiting, {}
         self.open_tasks = self.completed = self.failed = self.riders = 0
         for agent in self.agents.values():
@@ -315,6 +355,8 @@ class RunState:
                     self.agents[run.agent_id].load += 1
             elif run.phase is Phase.HELD:
                 self.held[i] = None
+            elif run.phase is Phase.GUARDED:
+                self.guarded[i] = None
             elif run.phase is Phase.AWAITING:
                 self.awaiting[i] = looked.get(i, 0)
             self.riders += run.riding
@@ -335,6 +377,11 @@ class RunState:
                 group.remaining = sum(not phase.over for phase in phases)
                 group.failed = phases.count(Phase.FAILED)
                 self.parent.update(dict.fromkeys(group.elements, growth.owner))
+
+
+def passed_key(task_id: str) -> str:
+    """Where on the board it stands that blocking hooks let the task pass."""
+    return f"{task_id}/hooks"
 
 
 def coordination_snapshot(state: RunState) -> dict[str, Any]:
@@ -360,7 +407,22 @@ def restore_coordination(state: RunState, data: dict[str, Any]) -> None:
         state.errands[errand.key] = errand
 
 
+def compensation_snapshot(state: RunState) -> dict[str, Any]:
+    if not state.registered and state.undoing is None:
+        return {}
+    return {
+        "registered": [[task_id, state.registered[task_id]] for task_id in sorted(state.registered)],
+        "undoing": None if state.undoing is None else state.undoing.snapshot(),
+    }
+
+
+def restore_compensation(state: RunState, data: dict[str, Any]) -> None:
+    state.registered = dict(data.get("registered", ()))
+    undoing = data.get("undoing")
+    state.undoing = None if undoing is None else UndoState.from_snapshot(undoing)
+
+
 _SCALARS = (
     "deadline_ms", "checkpoint_due_ms", "checkpointed", "latest_checkpoint", "paused_at_ms", "grace_due_ms",
-    "paused_ms", "idle_ms", "covered_until_ms", "control_seen",
+    "paused_ms", "idle_ms", "covered_until_ms", "control_seen", "turns",
 )  # fmt: skip

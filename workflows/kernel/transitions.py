@@ -19,6 +19,7 @@ from engine.contracts.kernel import (
 )
 from engine.contracts.streams import entry_order
 from workflows.kernel.awaiting import EventTransitions
+from workflows.kernel.compensation import CompensationTransitions
 from workflows.kernel.coordination import CoordinationTransitions
 from workflows.kernel.growth import GraphTransitions
 from workflows.kernel.state import PACE_WEIGHT, Phase, RunState
@@ -34,7 +35,7 @@ _DONE = (Phase.COMPLETED, Phase.SUBMITTED)
 """An agent has done its part, and is remembered."""
 
 
-class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions):
+class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions, CompensationTransitions):
     """Changes a state within one tick, remembers how to undo that, and collects the delta's fields."""
 
     # Inbox -------------------------------------------------------------------------------------------------
@@ -86,6 +87,11 @@ class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions):
         duration_ms, known = max(at_ms - started_at_ms, 0), state.pace_ms.get(role)
         pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
         self.undo.put(state.pace_ms, role, float(pace_ms))
+        if state.tracks_agents:
+            agent = state.agents[state.tasks[i].agent_id or ""]
+            known = agent.pace_ms
+            pace_ms = duration_ms if known is None else known + PACE_WEIGHT * (duration_ms - known)
+            self.undo.set(agent, "pace_ms", float(pace_ms))
 
     def fail(self, item: Failed) -> None:
         """End an attempt without a result: retry at once, retry later, or give the task up."""
@@ -142,7 +148,11 @@ class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions):
         else:
             agent = state.agents[attempt.agent_id]
             undo.set(agent, "load", agent.load + 1)
+            if state.tracks_agents:
+                undo.set(state, "turns", state.turns + 1)
+                undo.set(agent, "turn", state.turns)
         self._record("assigned", attempt)
+        self._register(i)
 
     def resend(self, attempt: Attempt) -> None:
         run = self.state.tasks[self.state.index[attempt.task_id]]
@@ -227,6 +237,8 @@ class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions):
             self._make_ready(i)
             return
         undo.set(run, "phase", Phase.PENDING if phase is Phase.READY else phase)
+        if phase is Phase.COMPLETED and state.registered:
+            self._finish_registered(i)
         if phase.over:
             undo.set(state, "open_tasks", state.open_tasks - 1)
             if state.parent:
@@ -285,12 +297,16 @@ def apply_delta(state: RunState, delta: Delta) -> None:
         (delta.looked, change.look),
         (delta.triggered, change.trigger),
         (delta.waited, change.stop_awaiting),
+        (delta.guarded, change.guard),
         (delta.admitted, change.admit),
         (delta.expanded, change.expand),
         (delta.reused, change.reuse),
         (delta.gathered, change.gather),
         (delta.passed, change.pass_over),
+        (delta.doubted, change.doubt),
         (delta.returned_errands, change.end_errand),
+        (delta.compensated, change.compensated),
+        (delta.uncompensated, change.uncompensated),
         (delta.taken, change.take),
         (delta.settled, change.settle),
         (delta.asked, change.ask),
@@ -306,6 +322,10 @@ def apply_delta(state: RunState, delta: Delta) -> None:
     for items, step in steps:
         for item in items:
             step(item)
+    if delta.undoing is not None:
+        change.begin_undoing(delta.undoing)
+    for begun in delta.compensating:
+        change.compensate(begun)
     if delta.checkpoint is not None:
         change.checkpoint(delta.checkpoint)
     if delta.status is not None:

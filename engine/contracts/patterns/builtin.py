@@ -52,7 +52,7 @@ PATTERNS: Final[dict[str, PatternDescription]] = {
         _described(Pattern.HANDOFF, "one agent after another, each taking over the context"),
         _described(Pattern.SWARM, "equal agents that decide each task by rounds of votes", supported=True),
         _described(Pattern.NETWORK, "agents that send messages to each other along named links", supported=True),
-        _described(Pattern.SAGA, "steps with compensations, undone in reverse when one fails"),
+        _described(Pattern.SAGA, "steps with compensations, undone in reverse when one fails", supported=True),
         _described(Pattern.CUSTOM, "a registered pattern, described as data", supported=True),
     )
 }
