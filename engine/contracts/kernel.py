@@ -263,7 +263,7 @@ class Delta(Model):
     cancelled: tuple[str, ...] = ()
     assigned: tuple[Attempt, ...] = ()
     resent: tuple[Attempt, ...] = ()
-    registered: tuple[str, ...] = Field((), description="tasks that are assigned here for the first time and can be undone")
+    registered: tuple[str, ...] = Field((), description="assigned here for the first time, and can be undone")
     doubted: tuple[str, ...] = Field((), description="of those: an attempt ended, and what it did is not known")
     compensated: tuple[Compensated, ...] = ()
     uncompensated: tuple[Uncompensated, ...] = ()

@@ -131,13 +131,13 @@ class _Tick:
         self.guards.carry_out(inbox.errands)
         ending = self._coordinate() if self.policy.coordinates and not (self.guards.holds_all or state.ending) else None
         self._fail_branches()
-        self._obey()
         if self.guards.refusal is not None and not state.ending:
             self._close(ExecutionStatus.FAILED, self.guards.refusal)
         if ending is not None and not state.ending:
             self._close(*ending)
         elif self.guards.lets_end and not state.ending:
             self._close(ExecutionStatus.COMPLETED)
+        self._obey()  # after what ends it: a tick changes the status once
         if state.launch.hooks is not None and not state.ending:
             self.guards.begin()
         self._assign()

@@ -1,5 +1,7 @@
 """What is undone, in which order, and what follows when a step cannot be undone; in every pattern."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def step(task_id: str, deps: tuple[int, ...] = (), retry: RetryPolicy = ONCE, **
 
 
 def saga(*tasks: KernelTask, config: dict[str, object] | None = None, **fields: object) -> Drill:
-    plan = {key: fields.pop(key) for key in ("compensates", "rolls_back") if key in fields}
+    plan: dict[str, Any] = {key: fields.pop(key) for key in ("compensates", "rolls_back") if key in fields}
     launch = launch_input(*tasks, pattern="saga", pattern_config=config or {}, **fields)  # type: ignore[arg-type]
     launch = launch.model_copy(update={"plan": launch.plan.model_copy(update=plan)})
     return Drill(launch, policy=saga_policy(launch))
@@ -37,6 +39,10 @@ def do(run: Drill, *names: str) -> None:
 def break_down(run: Drill, name: str) -> None:
     run.receive(run.failed(run.attempt(name)))
     run.tick()
+
+
+def status_of(run: Drill) -> ExecutionStatus:
+    return run.state.status
 
 
 def undoing(run: Drill) -> list[str]:
@@ -67,7 +73,7 @@ def failed_after(*names: str, **fields: object) -> Drill:
     return run
 
 
-def error_of(run: Drill) -> dict[str, object]:
+def error_of(run: Drill) -> dict[str, Any]:
     error = run.deltas[-1].error
     assert error is not None
     return error.model_dump(mode="json")
@@ -75,17 +81,17 @@ def error_of(run: Drill) -> dict[str, object]:
 
 def test_what_was_done_is_undone_in_reverse_order_and_the_execution_fails_after_that() -> None:
     run = failed_after("t1", "t2")
-    assert run.state.status is ExecutionStatus.EXECUTING
+    assert status_of(run) is ExecutionStatus.EXECUTING
     assert undoing(run) == ["t2"]
     assert run.decisions[-1].current_phase == "compensating: t2"
     undone(run, "t2")
     assert undoing(run) == ["t1"]
     undone(run, "t1")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
     error = error_of(run)
     assert (error["error_code"], error["failed_task"]) == ("TASK_FAILED", "t3")
     assert error["compensation_status"] == "completed"
-    assert error["details"]["compensated"] == ["t2", "t1"]  # type: ignore[index]
+    assert error["details"]["compensated"] == ["t2", "t1"]
     (started,) = run.audit("saga.compensation_started")
     assert (started["failed_task_id"], started["compensation_tasks"]) == ("t3", ["t2", "t1"])
     assert [e["task_id"] for e in run.audit("saga.compensation_completed")] == ["t2", "t1"]
@@ -167,7 +173,7 @@ def test_side_by_side_only_what_nothing_undone_depends_on_is_undone() -> None:
     undone(run, "right")
     assert undoing(run) == ["root"]
     undone(run, "root")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
 
 
 def test_elements_are_undone_before_what_their_list_came_from_and_after_what_the_list_led_to() -> None:
@@ -211,10 +217,10 @@ def test_what_cannot_be_undone_stays_with_all_that_it_depends_on_and_the_rest_is
     not_undone(run, "top")
     assert undoing(run) == ["other"]
     undone(run, "other")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
     error = error_of(run)
     assert error["compensation_status"] == "partial"
-    assert error["details"]["left"] == ["top", "base"]  # type: ignore[index]
+    assert error["details"]["left"] == ["top", "base"]
     left = {item.task_id: item for item in run.deltas[-1].left}
     assert (left["top"].failed, left["top"].code, left["top"].attempts) == (True, "BROKEN", 1)
     assert (left["base"].failed, left["base"].blocked_by) == (False, ("top",))
@@ -228,7 +234,7 @@ def test_a_compensation_whose_agent_says_that_trying_again_is_useless_is_not_tri
     do(run, "t1")
     break_down(run, "t2")
     not_undone(run, "t1", "final")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
     assert error_of(run)["compensation_status"] == "partial"
 
 
@@ -242,7 +248,7 @@ def test_cancelling_undoes_first_and_cancels_then() -> None:
     assert run_order(run) == ["t2", "t1"]
     undone(run, "t2", "never_happened")
     undone(run, "t1")
-    assert run.state.status is ExecutionStatus.CANCELLED
+    assert status_of(run) is ExecutionStatus.CANCELLED
     error = error_of(run)
     assert (error["error_code"], error["compensation_status"]) == ("CANCELLED", "completed")
     assert not run.audit("error.occurred")
@@ -256,7 +262,7 @@ def test_a_paused_execution_that_is_cancelled_undoes_what_it_did() -> None:
     run.tick()
     run.control("cancel")
     run.tick()
-    assert run.state.status is ExecutionStatus.EXECUTING
+    assert status_of(run) is ExecutionStatus.EXECUTING
     assert undoing(run) == ["t2"]
 
 
@@ -267,23 +273,22 @@ def test_cancelling_does_not_stop_undoing() -> None:
     assert undoing(run) == ["t2"]
     undone(run, "t2")
     undone(run, "t1")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
 
 
 def test_a_pause_holds_back_what_is_not_being_undone_yet_and_cancelling_lets_it_go_on() -> None:
     run = failed_after("t1", "t2")
     run.control("pause")
     run.tick()
-    assert run.state.status is ExecutionStatus.PAUSED
+    assert status_of(run) is ExecutionStatus.PAUSED
     undone(run, "t2")
     assert undoing(run) == []
-    assert run.state.status is ExecutionStatus.PAUSED
     assert next_due_ms(run.state, run.policy) is None
     run.control("cancel")
     run.tick()
     assert undoing(run) == ["t1"]
     undone(run, "t1")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
 
 
 def test_undoing_is_not_gone_back_from() -> None:
@@ -293,7 +298,7 @@ def test_undoing_is_not_gone_back_from() -> None:
     run.rewind_to("00000000-0000-4000-8000-000000000009", "t2")
     run.tick()
     assert run.state.epoch == 1
-    assert run.state.status is ExecutionStatus.EXECUTING
+    assert status_of(run) is ExecutionStatus.EXECUTING
     assert undoing(run) == ["t2"]
 
 
@@ -315,12 +320,12 @@ def test_time_running_out_is_a_failure_like_others() -> None:
 @pytest.mark.parametrize("flags", [{"compensates": False}, {"rolls_back": False}])
 def test_the_definitions_flags_switch_undoing_off(flags: dict[str, object]) -> None:
     run = failed_after("t1", "t2", **flags)
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
     assert not run.audit("saga.compensation_started")
     error = error_of(run)
     if "rolls_back" in flags:
         assert error["compensation_status"] == "skipped"
-        assert error["details"]["left"] == ["t2", "t1"]  # type: ignore[index]
+        assert error["details"]["left"] == ["t2", "t1"]
     else:
         assert error["compensation_status"] == "not_required"
         assert run.state.registered == {}
@@ -332,7 +337,7 @@ def test_without_rollback_a_cancelled_execution_says_what_it_leaves() -> None:
     do(run, "t1")
     run.control("cancel")
     run.tick()
-    assert run.state.status is ExecutionStatus.CANCELLED
+    assert status_of(run) is ExecutionStatus.CANCELLED
     assert error_of(run)["compensation_status"] == "skipped"
 
 
@@ -397,10 +402,10 @@ def test_after_a_pivot_steps_are_only_done_again_and_nothing_is_undone() -> None
     break_down(run, "ship")
     run.tick()
     break_down(run, "ship")
-    assert run.state.status is ExecutionStatus.FAILED
+    assert status_of(run) is ExecutionStatus.FAILED
     error = error_of(run)
     assert error["compensation_status"] == "past_pivot"
-    assert error["details"]["left"] == ["t1"]  # type: ignore[index]
+    assert error["details"]["left"] == ["t1"]
     assert [e["past_pivot"] for e in run.audit("saga.forward_recovery")] == [True]
 
 
@@ -429,7 +434,7 @@ def graphs(draw: st.DrawFn) -> list[KernelTask]:
 def test_whatever_happens_each_done_step_is_undone_once_and_after_what_depends_on_it(data: st.DataObject) -> None:
     """Failures, losses, pauses, new runs, lost and repeated outcomes, a cancellation: at any point."""
     tasks = data.draw(graphs())
-    config = {"undo_order": data.draw(st.sampled_from(["sequential", "side_by_side"]))}
+    config: dict[str, object] = {"undo_order": data.draw(st.sampled_from(["sequential", "side_by_side"]))}
     run = saga(*tasks, agents=3, config=config)
     ended = False
     for _ in range(300):
@@ -484,7 +489,7 @@ def check_undone(run: Drill) -> None:
     specs = {spec.id: spec for spec in run.state.specs}
     compensated = [item.task_id for delta in run.deltas for item in delta.compensated]
     assert len(compensated) == len(set(compensated))
-    if run.state.status is ExecutionStatus.COMPLETED:
+    if status_of(run) is ExecutionStatus.COMPLETED:
         assert not compensated
         return
     done = {e["task_id"] for e in run.audit("task.completed") if e["status"] == "success"}
