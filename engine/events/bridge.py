@@ -29,6 +29,7 @@ from engine.errors import EngineError, NotFoundError, UnavailableError
 from engine.events import keys, wire
 from engine.events.dead_letters import DeadLetters, Fields
 from engine.events.deliveries import UNHURRIED_BUSY_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
+from engine.events.intake import ProgressIntake
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
 from engine.events.progress import ProgressBoard
@@ -77,6 +78,7 @@ class Bridge:
         self._lingering = lingering
         lingering.abandoned = self.undelivered
         self._progress = progress
+        self._intake = ProgressIntake(progress, leases.partitions)
         self._deliveries: dict[tuple[str, str], Deliveries] = {}
         self._held_bytes = 0
         self._signalled_at: deque[float] = deque(maxlen=BUSY_SIGNALS)
@@ -150,7 +152,10 @@ class Bridge:
             return
         for name, entries in reply or ():
             tenant, partition = streams[name.decode()]
-            for entry_id, fields in entries:
+            done, left = self._intake.take(tenant, partition, entries)
+            if done:
+                await self._acknowledge(tenant, partition, *done)
+            for entry_id, fields in left:
                 await self._take(tenant, partition, entry_id.decode(), fields)
 
     async def _streams(self) -> dict[str, tuple[str, int]]:
@@ -309,11 +314,11 @@ class Bridge:
         fence = self._leases.fences.get(deliveries.partition, held.batch.fence)
         return held.batch.model_copy(update={"low": deliveries.low, "fence": fence})
 
-    async def _acknowledge(self, tenant: str, partition: int, entry_id: str) -> None:
+    async def _acknowledge(self, tenant: str, partition: int, *entry_ids: str | bytes) -> None:
         stream = keys.partition_stream(tenant, partition)
         async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.xack(stream, keys.GROUP, entry_id)
-            pipe.xdel(stream, entry_id)
+            pipe.xack(stream, keys.GROUP, *entry_ids)
+            pipe.xdel(stream, *entry_ids)
             await pipe.execute()
 
     async def _bury(

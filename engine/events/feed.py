@@ -1,7 +1,7 @@
 """Nudges over pub/sub: something was committed for an execution. Facts are read from the store."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -18,6 +18,7 @@ log = get_logger(__name__)
 
 RECONNECT_SECONDS = 0.5
 NUDGES_MAX = 1_000
+NUDGES_AT_ONCE = 500
 NUDGE_TIMEOUT_SECONDS = 0.5
 """A nudge stands between a tick's commit and its answer: it must not cost the tick its time."""
 
@@ -39,6 +40,18 @@ class RedisFeed:
                 await self._redis.publish(keys.feed_channel(tenant, execution_id), orjson.dumps(message))
         except (RedisError, OSError) as error:
             log.warning("feed.nudge_lost", execution_id=execution_id, error=str(error))
+
+    async def nudge_all(self, tenant: str, execution_id: str, messages: Sequence[dict[str, Any]]) -> None:
+        """Many at once, in their order."""
+        channel = keys.feed_channel(tenant, execution_id)
+        try:
+            for first in range(0, len(messages), NUDGES_AT_ONCE):
+                async with asyncio.timeout(NUDGE_TIMEOUT_SECONDS), self._redis.pipeline(transaction=False) as pipe:
+                    for message in messages[first : first + NUDGES_AT_ONCE]:
+                        pipe.publish(channel, orjson.dumps(message))
+                    await pipe.execute()
+        except (RedisError, OSError) as error:
+            log.warning("feed.nudges_lost", execution_id=execution_id, error=str(error))
 
     @asynccontextmanager
     async def subscribe(self, tenant: str, execution_id: UUID) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:

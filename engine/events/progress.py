@@ -1,6 +1,9 @@
-"""Progress of tasks: coalesced, so that it costs the database one statement a quarter of a second, not one a report."""
+"""Progress of tasks: coalesced, so that it costs the database one statement now and then, not one a report."""
 
 import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Final
 from uuid import UUID
 
 from engine.errors import EngineError
@@ -11,9 +14,14 @@ from engine.ports import MaintenanceStore
 
 log = get_logger(__name__)
 
-FLUSH_SECONDS = 0.25
-NOTES_MAX = 50_000
-WRITE_MAX = 5_000
+FLUSH_SECONDS: Final = 0.25
+SHARE_MAX: Final = 0.1
+"""Of the time that may go into writing: where that takes longer, it is done less often."""
+NOTES_MAX: Final = 50_000
+WRITE_MAX: Final = 5_000
+
+ProgressNote = tuple[str, int, int, int, str, float]
+"""(task, epoch, attempt, at_ms, agent, progress). In this order, of two notes of a task the larger is the newer."""
 
 
 class ProgressBoard:
@@ -22,35 +30,53 @@ class ProgressBoard:
     def __init__(self, store: MaintenanceStore, feed: RedisFeed) -> None:
         self._store = store
         self._feed = feed
-        self._notes: dict[tuple[str, str, str], WireEvent] = {}
+        self._notes: dict[tuple[str, str], dict[str, ProgressNote]] = {}
+        self._count = 0
 
     def note(self, tenant: str, execution_id: str, event: WireEvent) -> None:
-        if event.progress is not None and len(self._notes) < NOTES_MAX:
-            self._notes[(tenant, execution_id, event.task_id)] = event
+        if event.progress is not None:
+            note = (event.task_id, event.epoch, event.attempt, event.at_ms, event.agent_id, event.progress)
+            self.note_all(tenant, execution_id, [note])
+
+    def note_all(self, tenant: str, execution_id: str, notes: Iterable[ProgressNote]) -> None:
+        """Reports may come late or twice: the newest stands, whatever the order."""
+        known = self._notes.get((tenant, execution_id))
+        if known is None:
+            known = self._notes[(tenant, execution_id)] = {}
+        for note in notes:
+            task_id = note[0]
+            before = known.get(task_id)
+            if before is None:
+                if self._count < NOTES_MAX:
+                    self._count += 1
+                    known[task_id] = note
+            elif note[1:4] >= before[1:4]:
+                known[task_id] = note
 
     async def run(self) -> None:
+        pause_seconds = FLUSH_SECONDS
         while True:
-            await asyncio.sleep(FLUSH_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            began = time.monotonic()
             await self.flush()
+            pause_seconds = max(FLUSH_SECONDS, (time.monotonic() - began) / SHARE_MAX)
 
     async def flush(self) -> None:
-        notes, self._notes = self._notes, {}
+        notes, self._notes, self._count = self._notes, {}, 0
         by_tenant: dict[str, list[tuple[UUID, str, int, float]]] = {}
-        for (tenant, execution_id, task_id), event in notes.items():
-            update = (UUID(execution_id), task_id, event.attempt, event.progress or 0.0)
-            by_tenant.setdefault(tenant, []).append(update)
+        for (tenant, execution_id), tasks in notes.items():
+            written, known_as = by_tenant.setdefault(tenant, []), UUID(execution_id)
+            written.extend((known_as, note[0], note[2], note[5]) for note in tasks.values())
         for tenant, updates in by_tenant.items():
             for first in range(0, len(updates), WRITE_MAX):
                 try:
                     await self._store.write_progress(tenant, updates[first : first + WRITE_MAX])
                 except EngineError as error:
                     log.warning("progress.not_written", error=str(error))
-        for (tenant, execution_id, task_id), event in notes.items():
-            message = {
-                "task_id": task_id,
-                "agent_id": event.agent_id,
-                "attempt": event.attempt,
-                "progress": event.progress,
-                "at_ms": event.at_ms,
-            }
-            await self._feed.nudge(tenant, execution_id, {"progress": message})
+        for (tenant, execution_id), tasks in notes.items():
+            await self._feed.nudge_all(tenant, execution_id, [{"progress": _message(note)} for note in tasks.values()])
+
+
+def _message(note: ProgressNote) -> dict[str, Any]:
+    task_id, _, attempt, at_ms, agent_id, progress = note
+    return {"task_id": task_id, "agent_id": agent_id, "attempt": attempt, "progress": progress, "at_ms": at_ms}

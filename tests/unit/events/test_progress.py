@@ -26,6 +26,9 @@ class FakeFeed:
     async def nudge(self, tenant: str, execution_id: str, message: dict[str, Any]) -> None:
         self.nudges.append((tenant, execution_id, message))
 
+    async def nudge_all(self, tenant: str, execution_id: str, messages: list[dict[str, Any]]) -> None:
+        self.nudges += [(tenant, execution_id, message) for message in messages]
+
 
 def report(task_id: str, value: float | None, attempt: int = 1) -> WireEvent:
     return WireEvent(
@@ -90,3 +93,12 @@ async def test_it_flushes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     notes.note("t", EXECUTION, report("a", 0.5))
     await until(lambda: store.progress)
     await end_all([running])
+
+
+async def test_a_late_report_does_not_take_progress_back() -> None:
+    notes, store, _ = board()
+    late = ("a", 1, 1, 4, "w-1", 0.1)
+    notes.note_all("t", EXECUTION, [("a", 1, 1, 9, "w-1", 0.9), late, ("a", 1, 1, 9, "w-1", 0.9), late])
+    notes.note_all("t", EXECUTION, [("b", 1, 2, 1, "w-1", 0.2), ("b", 1, 1, 9, "w-1", 0.9)])
+    await notes.flush()
+    assert [(task, attempt, value) for _, _, task, attempt, value in store.progress] == [("a", 1, 0.9), ("b", 2, 0.2)]
