@@ -38,6 +38,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "resume": LazyCommand("cli.executions", "Resume a paused execution."),
     "cancel": LazyCommand("cli.executions", "Cancel an execution."),
     "send-event": LazyCommand("cli.executions", "Send an external event to an execution's waiting tasks."),
+    "recount": LazyCommand("cli.votes", "Count a swarm's votes again under another rule."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
     "dlq": LazyCommand(
         "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True

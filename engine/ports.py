@@ -30,6 +30,7 @@ from engine.contracts.views import (
     WorkflowDetail,
     WorkflowSummary,
 )
+from engine.contracts.voting import CountedRound
 
 
 class DefinitionStore(Protocol):
@@ -162,6 +163,16 @@ class ExecutionStore(Protocol):
         self, tenant: str, execution_id: UUID, *, after_sequence: int, limit: int
     ) -> tuple[Sequence[ExecutionEvent], bool]:
         """Audit events with a greater sequence, in order, and whether there are more."""
+        ...
+
+    async def last_sequence(self, tenant: str, execution_id: UUID) -> int:
+        """Of its newest audit event."""
+        ...
+
+    async def counted_rounds(
+        self, tenant: str, execution_id: UUID, *, task_id: str | None, round_number: int | None, limit: int
+    ) -> Sequence[CountedRound]:
+        """Votes with their last count, of one task or of all, in the order of the tasks' names."""
         ...
 
     async def checkpoints(
@@ -553,6 +564,22 @@ class ExecutionFeed(Protocol):
 
     def subscribe(self, tenant: str, execution_id: UUID) -> AbstractAsyncContextManager[AsyncIterator[dict[str, Any]]]:
         """Yields `{"sequence": n}` after commits and `{"progress": {...}}` for progress; may drop either."""
+        ...
+
+
+class WatchTickets(Protocol):
+    """One-time tokens for those who cannot send headers. Implemented by `engine.events.tickets`."""
+
+    async def keep(self, token: str, document: dict[str, Any], seconds: float) -> None:
+        """Until it is taken, or so long. The token itself is not stored."""
+        ...
+
+    async def take(self, token: str) -> dict[str, Any] | None:
+        """What was kept under it, once; None when it is not there (any more)."""
+        ...
+
+    async def use_once(self, token: str, seconds: float) -> bool:
+        """True for the first who asks, for so long."""
         ...
 
 

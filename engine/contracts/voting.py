@@ -3,11 +3,12 @@
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal, Self
+from uuid import UUID
 
 from pydantic import AfterValidator, Field, model_validator
 
 from engine.contracts.limits import AGENTS_MAX, NAME_LENGTH_MAX, NAME_PATTERN
-from engine.contracts.model import StrictModel
+from engine.contracts.model import Model, StrictModel
 
 CHOICE_LENGTH_MAX: Final = 200
 WEIGHT_MAX: Final = 1_000_000
@@ -114,9 +115,32 @@ class VotingRule(StrictModel):
         return _HALF if self.rule == "quorum" else Fraction(0)
 
 
-class Round(StrictModel):
-    """One round of choices that were cast, as it is kept: enough to count it again."""
+class CountedRound(Model):
+    """A round of votes as it was counted, with the votes: enough to count it again."""
 
-    number: int = Field(ge=1)
+    task_id: str
+    role: str
+    round: int
+    epoch: int
+    recorded: dict[str, Any] = Field(description="what the count came to then")
     candidates: tuple[Any, ...] = Field((), description="in their order; empty where any value could be voted for")
-    votes: dict[str, tuple[Any, ...]] = Field(description="by member: the choice, or a ranking; empty: abstained")
+    votes: dict[str, tuple[Any, ...]] = Field(description="by agent: the choice, or a ranking; empty: it abstained")
+
+
+class Recount(Model):
+    """A round counted again under another rule."""
+
+    task_id: str
+    round: int
+    recorded: dict[str, Any] = Field(description="rule, verdict, decision and tally as they were")
+    recounted: dict[str, Any] = Field(description="the same under the rule that was asked for")
+    changed: bool = Field(description="whether the decision is another one")
+    dissent: tuple[str, ...] = Field((), description="agents whose first choice is not the recounted decision")
+
+
+class Recounts(Model):
+    """The answer of a recount. The execution itself is not changed."""
+
+    execution_id: UUID
+    voting: VotingRule
+    items: tuple[Recount, ...]

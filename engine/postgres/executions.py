@@ -19,6 +19,7 @@ from engine.contracts.views import (
     Page,
     TaskProgress,
 )
+from engine.contracts.voting import CountedRound
 from engine.errors import (
     AlreadyExecutingError,
     CheckpointNotFoundError,
@@ -37,6 +38,7 @@ from engine.postgres.paging import check_limit, decode_token, encode_token
 from engine.postgres.plans import PostgresPlanStore, launch_document, plan_to_refer_to
 from engine.postgres.pool import Connection, Database, check_tenant
 from engine.postgres.statusview import execution_view
+from engine.voting.recounting import rounds_of
 
 _ONE_OPEN_INDEX: Final = "idx_execution_one_open"
 
@@ -255,6 +257,31 @@ class PostgresExecutionStore:
             if not rows:
                 await self._require(connection, tenant, execution_id)
         return [ExecutionEvent.model_validate(dict(row)) for row in rows[:limit]], len(rows) > limit
+
+    async def counted_rounds(
+        self, tenant: str, execution_id: UUID, *, task_id: str | None, round_number: int | None, limit: int
+    ) -> Sequence[CountedRound]:
+        async with self._database.tenant_connection(tenant) as connection:
+            await self._require(connection, tenant, execution_id)
+            counts = await connection.fetch(
+                self._queries["executions.counted_rounds"], tenant, execution_id, task_id, round_number, limit
+            )
+            where = [(count["payload"]["task_id"], count["epoch"], count["payload"]["round"]) for count in counts]
+            votes = await connection.fetch(
+                self._queries["executions.cast_votes"], tenant, execution_id, *map(list, zip(*where, strict=True))
+            ) if where else []  # fmt: skip
+        return rounds_of(
+            [(count["epoch"], count["payload"]) for count in counts], [vote["payload"] for vote in votes]
+        )
+
+    async def last_sequence(self, tenant: str, execution_id: UUID) -> int:
+        async with self._database.tenant_connection(tenant) as connection:
+            found: int | None = await connection.fetchval(
+                self._queries["executions.last_sequence"], tenant, execution_id
+            )
+        if found is None:
+            raise NotFoundError("no such execution")
+        return found
 
     async def checkpoints(
         self, tenant: str, execution_id: UUID, *, limit: int, page_token: str | None

@@ -18,12 +18,13 @@ from engine.contracts.capacity import (
     demand_of,
     least_demand,
 )
-from engine.contracts.definition import EventName
+from engine.contracts.definition import EventName, Name
 from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.execution import ExecutionOptions, ExecutionStatus, TaskState
-from engine.contracts.kernel import ExecutionInput, KernelPlan
+from engine.contracts.kernel import BlockingHooks, ExecutionInput, KernelPlan
 from engine.contracts.limits import EXTERNAL_EVENT_BYTES_MAX, NAME_LENGTH_MAX, TASK_ID_PATTERN
 from engine.contracts.model import StrictModel
+from engine.contracts.patterns.swarm import ROUNDS_MAX
 from engine.contracts.streams import partition_of
 from engine.contracts.views import (
     AllocatedAgent,
@@ -37,6 +38,7 @@ from engine.contracts.views import (
     TaskProgress,
     TaskResultView,
 )
+from engine.contracts.voting import Recounts, VotingRule
 from engine.errors import (
     AllocationFailedError,
     EngineError,
@@ -47,16 +49,22 @@ from engine.errors import (
     UnavailableError,
 )
 from engine.ports import DispatchStore, ExecutionStore, Launcher
+from engine.voting.recounting import recount
 from gateway.operations.definitions import content_hash
 from gateway.operations.operation import Caller, Id, IdempotencyKey, PageParameters, whole_number_token
 from gateway.operations.planning import PlanningDesk, Runnable
+from hooks.directory import HookDirectory
+from hooks.launching import guard
 
 EXECUTION_NAMESPACE: Final = UUID("6f0c5a52-0f6e-5d6b-9a27-3b1f3c6a4d10")
 """Fixed for ever: the same tenant and idempotency key must give the same execution in every release."""
 
 AGENTS_SHOWN_MAX: Final = 1_000
+RECOUNTED_MAX: Final = 100
+"""Questions that one request counts again."""
 SIGNAL_TIMEOUT_SECONDS: Final = 5.0
 LAUNCH_TIMEOUT_SECONDS: Final = 5.0
+TASKS_MATCHED_IN_PLACE_MAX: Final = 500
 
 
 TaskId = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX + 16, pattern=TASK_ID_PATTERN)]
@@ -95,6 +103,15 @@ class TaskReference(StrictModel):
     task_id: TaskId
 
 
+class RecountVotes(StrictModel):
+    """Votes of a swarm under another rule. The agents are not asked again, and the execution is not changed."""
+
+    execution_id: Id
+    voting: VotingRule
+    task_id: Name | None = Field(None, description="one question; absent: all, at most 100")
+    round: int | None = Field(None, ge=1, le=ROUNDS_MAX, description="absent: the last that was counted")
+
+
 class SendEvent(StrictModel):
     """An external event: tasks with a trigger for its type wait for it."""
 
@@ -113,6 +130,7 @@ class ExecutionOperations:
         launcher: Launcher,
         event_partitions: int,
         capacity: CapacityLimits | None = None,
+        hooks: HookDirectory | None = None,
     ) -> None:
         self._desk = desk
         self._executions = executions
@@ -120,6 +138,7 @@ class ExecutionOperations:
         self._launcher = launcher
         self._event_partitions = event_partitions
         self._capacity = capacity or CapacityLimits()
+        self._hooks = hooks
         self._logger = structlog.get_logger("gateway.executions")
 
     async def execute(self, caller: Caller, request: ExecuteWorkflow) -> ExecutionStarted:
@@ -129,7 +148,8 @@ class ExecutionOperations:
         counts = _allotted(options, runnable)
         demand = demand_of(runnable.needs, counts)
         self._check_capacity(demand)
-        launch = self._launch_document(caller, request, runnable, _with_counts(runnable.kernel_plan, counts))
+        plan, hooks = await self._guarded(caller.tenant, runnable.name, _with_counts(runnable.kernel_plan, counts))
+        launch = self._launch_document(caller, request, runnable, plan, hooks)
         planned = await self._executions.insert_planning(
             caller.tenant,
             launch,
@@ -212,6 +232,19 @@ class ExecutionOperations:
             raise UnavailableError("the execution takes no events at the moment; try again") from error
         return EventSent(event_id=event.event_id)
 
+    async def recount(self, caller: Caller, request: RecountVotes) -> Recounts:
+        kept = await self._executions.counted_rounds(
+            caller.tenant,
+            request.execution_id,
+            task_id=request.task_id,
+            round_number=request.round,
+            limit=RECOUNTED_MAX,
+        )
+        if not kept:
+            raise NotFoundError("no such votes were counted in this execution")
+        items = tuple(recount(item, request.voting, str(request.execution_id)) for item in kept)
+        return Recounts(execution_id=request.execution_id, voting=request.voting, items=items)
+
     async def events(self, caller: Caller, request: ListOfExecution) -> Page[ExecutionEvent]:
         events, more = await self._executions.events(
             caller.tenant,
@@ -237,8 +270,22 @@ class ExecutionOperations:
                 exceeded=list(exceeded),
             )
 
+    async def _guarded(self, tenant: str, name: str, plan: KernelPlan) -> tuple[KernelPlan, BlockingHooks | None]:
+        """What blocking hooks guard of it."""
+        index = None if self._hooks is None else await self._hooks.blocking(tenant)
+        if index is None:
+            return plan, None
+        if len(plan.tasks) <= TASKS_MATCHED_IN_PLACE_MAX:
+            return guard(plan, name, index)
+        return await asyncio.to_thread(guard, plan, name, index)
+
     def _launch_document(
-        self, caller: Caller, request: ExecuteWorkflow, runnable: Runnable, plan: KernelPlan
+        self,
+        caller: Caller,
+        request: ExecuteWorkflow,
+        runnable: Runnable,
+        plan: KernelPlan,
+        hooks: BlockingHooks | None,
     ) -> ExecutionInput:
         key, options = request.idempotency_key, request.execution_options
         execution_id = str(uuid4() if key is None else uuid5(EXECUTION_NAMESPACE, f"{caller.tenant}\n{key}"))
@@ -256,6 +303,7 @@ class ExecutionOperations:
             checkpoint_interval_ms=options.checkpoint_interval * 1000,
             pause_grace_ms=options.pause_grace_seconds * 1000,
             started_at_ms=int(datetime.now(UTC).timestamp() * 1000),
+            hooks=hooks,
         )
 
     async def _launch(self, launch: ExecutionInput) -> None:

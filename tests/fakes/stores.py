@@ -24,6 +24,7 @@ from engine.contracts.views import (
     WorkflowDetail,
     WorkflowSummary,
 )
+from engine.contracts.voting import CountedRound
 from engine.errors import (
     AlreadyExecutingError,
     CheckpointNotFoundError,
@@ -36,6 +37,7 @@ from engine.errors import (
     UnavailableError,
 )
 from engine.ports import HostRecord, PlannedExecution
+from engine.voting.recounting import rounds_of
 
 
 def page_of(items: Sequence[Any], limit: int, page_token: str | None) -> Page[Any]:
@@ -306,6 +308,29 @@ class FakeExecutionStore:
     ) -> tuple[Sequence[ExecutionEvent], bool]:
         later = [event for event in self.row(tenant, execution_id).events if event.sequence > after_sequence]
         return later[:limit], len(later) > limit
+
+    async def counted_rounds(
+        self, tenant: str, execution_id: UUID, *, task_id: str | None, round_number: int | None, limit: int
+    ) -> Sequence[CountedRound]:
+        events = self.row(tenant, execution_id).events
+        counts = {
+            event.payload["task_id"]: (event.epoch, event.payload)
+            for event in events
+            if event.event_type == "vote.counted"
+            and task_id in (None, event.payload["task_id"])
+            and round_number in (None, event.payload["round"])
+        }
+        wanted = {(name, epoch, counted["round"]) for name, (epoch, counted) in counts.items()}
+        votes = [
+            event.payload
+            for event in events
+            if event.event_type == "vote.cast"
+            and (event.payload["task_id"], event.epoch, event.payload["round"]) in wanted
+        ]
+        return rounds_of([counts[name] for name in sorted(counts)][:limit], votes)
+
+    async def last_sequence(self, tenant: str, execution_id: UUID) -> int:
+        return len(self.row(tenant, execution_id).events)
 
     async def checkpoints(
         self, tenant: str, execution_id: UUID, *, limit: int, page_token: str | None

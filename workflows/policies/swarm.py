@@ -27,6 +27,7 @@ from engine.voting import (
     stable_share,
     value_of,
 )
+from engine.voting.recounting import lot_seed
 from engine.voting.rules import plain
 from workflows.kernel.desk import Desk, NoRoomError
 from workflows.kernel.policy import Policy
@@ -362,11 +363,6 @@ class Deliberation:
     def _poll(self) -> Poll:
         seed = lot_seed(self.members.state.launch.execution_id, self.members.name, self.head["round"])
         return Poll(self.members.members, self._candidates(), seed)
-
-
-def lot_seed(execution_id: str, task_id: str, round_number: int) -> str:
-    """What lots are drawn by: the same in a recount."""
-    return f"{execution_id}/{task_id}/{round_number}"
 
 
 def _shown(cast: list[str]) -> Any:

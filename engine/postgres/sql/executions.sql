@@ -88,6 +88,28 @@ SELECT v.sequence, v.epoch, v.event_type, v.occurred_at AS timestamp, v.recorded
  ORDER BY v.sequence
  LIMIT $4
 
+-- name: counted_rounds
+SELECT DISTINCT ON (v.payload ->> 'task_id') v.epoch, v.payload
+  FROM execution_events AS v
+ WHERE v.tenant = $1 AND v.execution_id = $2 AND v.event_type = 'vote.counted'
+   AND ($3::text IS NULL OR v.payload ->> 'task_id' = $3)
+   AND ($4::integer IS NULL OR (v.payload ->> 'round')::integer = $4)
+ ORDER BY v.payload ->> 'task_id', v.sequence DESC
+ LIMIT $5
+
+-- name: cast_votes
+SELECT v.payload
+  FROM execution_events AS v
+  JOIN unnest($3::text[], $4::integer[], $5::integer[]) AS w (task_id, epoch, round)
+    ON w.task_id = v.payload ->> 'task_id' AND w.epoch = v.epoch AND w.round = (v.payload ->> 'round')::integer
+ WHERE v.tenant = $1 AND v.execution_id = $2 AND v.event_type = 'vote.cast'
+ ORDER BY v.sequence
+
+-- name: last_sequence
+SELECT last_sequence
+  FROM workflow_executions
+ WHERE tenant = $1 AND execution_id = $2
+
 -- name: checkpoints
 SELECT checkpoint_id, execution_id, reason, epoch, state_snapshot, recovery_instructions, created_at
   FROM workflow_checkpoints

@@ -30,6 +30,13 @@ ALLOWED = {
     "dead_letter.get": {"admin", "operator"},
     "dead_letter.replay": {"admin", "operator"},
     "dead_letter.purge": {"admin", "operator"},
+    "hooks.register": {"admin", "developer"},
+    "hooks.update": {"admin", "developer"},
+    "hooks.enable": {"admin", "developer"},
+    "hooks.disable": {"admin", "developer"},
+    "hooks.delete": {"admin", "developer"},
+    "hooks.set_switch": {"admin", "developer"},
+    "hooks.execute": {"admin", "operator", "developer"},
 }
 """Everything else is reading, and open to every role."""
 
@@ -43,7 +50,7 @@ PATTERN = {
 
 def path_of(route: Route, **ids: str) -> str:
     known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"}
-    known |= {"letter_id": "1-0"} | ids
+    known |= {"letter_id": "1-0", "hook_id": str(uuid4())} | ids
     return "/api/v1" + route.path.format(**known)
 
 
@@ -55,8 +62,12 @@ async def call(http: httpx.AsyncClient, route: Route, **ids: str) -> httpx.Respo
         body = PATTERN
     if route.operation == "execution.send_event":
         body = {"event_type": "approval"}
+    if route.operation == "swarm.recount":
+        body = {"voting": {"rule": "quorum"}}
     if route.operation in ("dead_letter.replay", "dead_letter.purge"):
         body = {"all": True}
+    if route.operation == "hooks.set_switch":
+        body = {"enabled": True}
     return await http.request(route.method, path_of(route, **ids), json=body if route.body != "none" else None)
 
 

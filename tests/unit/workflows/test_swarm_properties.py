@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.patterns.swarm import SwarmConfig
 from engine.voting import Poll, count, key_of
+from engine.voting.recounting import lot_seed
 from tests.unit.workflows.assembly_drill import AssemblyDrill, assembly_input
 from workflows.kernel.state import Phase
-from workflows.policies.swarm import SwarmPolicy, lot_seed
+from workflows.policies.swarm import SwarmPolicy
 
 STEPS = (
     "vote", "vote", "vote", "invalid", "fail", "fail_for_good", "repeat", "forge", "lose_host", "bind", "pause",
