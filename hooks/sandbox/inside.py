@@ -55,6 +55,8 @@ CLONE_NEWNET: Final = 0x40000000
 PR_SET_PDEATHSIG: Final = 1
 PR_SET_DUMPABLE: Final = 4
 PR_SET_KEEPCAPS: Final = 8
+PR_SET_SECCOMP: Final = 22
+SECCOMP_MODE_FILTER: Final = 2
 PR_CAPBSET_DROP: Final = 24
 PR_SET_CHILD_SUBREAPER: Final = 36
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -124,6 +126,13 @@ class Libc:
         zero = ctypes.c_ulong(0)
         result = self._libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(third), zero, zero)
         self._check(f"prctl {option}", result)
+
+    def filter_calls(self, program: bytes) -> None:
+        """From here on the kernel refuses what the filter says, to children too."""
+        kept = ctypes.create_string_buffer(program, len(program))
+        described = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(kept))
+        result = self._libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), described, 0, 0)
+        self._check("seccomp", result)
 
     def drop_bounding_set(self, kept: tuple[int, ...]) -> None:
         for capability in range(64):
@@ -468,6 +477,8 @@ def _command(spec: Spec, libc: Libc, status: int) -> NoReturn:
         os.umask(0o022)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        if spec["filter"] is not None:
+            libc.filter_calls(base64.b64decode(spec["filter"]))
         os.execve(spec["program"], spec["argv"], spec["environment"])  # noqa: S606 - checked, and no shell is meant
     except (SetupError, OSError, ValueError) as error:
         _report(status, {"setup": str(error)})

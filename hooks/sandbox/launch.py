@@ -21,6 +21,7 @@ from typing import Any, Final
 from engine.errors import EngineError
 from engine.observability.log import get_logger
 from hooks.sandbox.filesystem import RootLayout, root_layout
+from hooks.sandbox.seccomp import system_call_filter
 from hooks.sandbox.spec import TMP_BYTES, WORK_INSIDE, Command, Ended, SandboxMode, StopReason
 
 INSIDE: Final = Path(__file__).with_name("inside.py")
@@ -188,6 +189,7 @@ def _specification(
         "cwd": str(outside) if mode == "limits" else WORK_INSIDE,
         "masks": {path: base64.b64encode(content).decode() for path, content in command.masks.items()},
         "tmp_bytes": TMP_BYTES,
+        "filter": None if (calls := system_call_filter()) is None else base64.b64encode(calls).decode(),
         "program": str(command.program),
         "argv": list(command.argv),
         "environment": environment,

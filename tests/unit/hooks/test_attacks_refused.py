@@ -54,10 +54,10 @@ def work_dir(tmp_path: Path, outside: Path) -> Path:
 )
 def test_an_attack_is_refused_at_registration(attack: Attack) -> None:
     action = HookAction.model_construct(
-        type="command", command=attack.command, function=None, args=list(attack.args), secrets=attack.secrets
+        type="command", command=attack.command, function=None, args=list(attack.args), secrets=dict(attack.secrets)
     )
     with pytest.raises(InvalidHookActionError) as refused:
-        check_command(action, Settings(_env_file=None))  # type: ignore[call-arg]
+        check_command(action, Settings(_env_file=None))
     assert refused.value.data["reason"] == attack.reason
     assert refused.value.data["field"].startswith("action.")
     assert refused.value.data["remedy"]
@@ -85,7 +85,7 @@ def _context(work_dir: Path, values: dict[str, Any]) -> HookContext:
 async def test_an_attack_by_an_events_values_is_refused_at_run(
     attack: RunAttack, isolates: bool, work_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(_env_file=None, hooks_unsandboxed_code=True)  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, hooks_unsandboxed_code=True)
     probe = SandboxProbe("off")
     sandbox = await probe.sandbox()
     if isolates:
@@ -213,7 +213,7 @@ async def test_a_name_without_usable_addresses_is_refused(answers: list[str] | E
 
 
 async def test_a_refusal_by_the_one_door_is_an_outcome(work_dir: Path) -> None:
-    actions = HookActions(Settings(_env_file=None, hooks_sandbox="off"))  # type: ignore[call-arg]
+    actions = HookActions(Settings(_env_file=None, hooks_sandbox="off"))
     action = HookAction(type="command", command="sh -c 'touch x'")
     with pytest.raises(InvalidHookActionError):
         actions.check(action)
@@ -223,13 +223,13 @@ async def test_a_refusal_by_the_one_door_is_an_outcome(work_dir: Path) -> None:
 
 
 async def test_code_does_not_run_where_there_is_no_sandbox(work_dir: Path) -> None:
-    settings = Settings(_env_file=None, hooks_sandbox="off")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, hooks_sandbox="off")
     outcome = await HookActions(settings).run(HookAction(type="command", command="pytest"), _context(work_dir, {}), 5.0)
     assert (outcome.error_code, outcome.refused) == ("SANDBOX_REQUIRED", True)
 
 
 async def test_what_is_not_on_the_operators_list_is_refused(work_dir: Path) -> None:
-    settings = Settings(_env_file=None, hooks_commands=("ruff", "rm"))  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, hooks_commands=("ruff", "rm"))
     for command in ("git status", "rm -rf ."):
         with pytest.raises(InvalidHookActionError) as refused:
             check_command(HookAction(type="command", command=command), settings)
@@ -245,7 +245,7 @@ async def test_a_program_is_not_taken_from_the_working_directory_or_the_environm
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{work_dir}:{os.environ['PATH']}")
     monkeypatch.chdir(work_dir)
-    settings = Settings(_env_file=None, hooks_command_path=(".", "bin"), hooks_sandbox="off")  # type: ignore[call-arg]
+    settings = Settings(_env_file=None, hooks_command_path=(".", "bin"), hooks_sandbox="off")
     for name in ("out.py", "up", "etc"):
         (work_dir / name).unlink()
     outcome = await HookActions(settings).run(
