@@ -21,6 +21,7 @@ from activities.allocation import AllocationActivities
 from activities.evaluation import EvaluationActivities
 from activities.guarding import GuardingActivities
 from activities.judging import JudgingActivities
+from activities.reading import ReadingActivities
 from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
@@ -202,7 +203,8 @@ async def build(
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice)
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
-        errands = (JudgingActivities(stores.dispatch).judge,)
+        reading = ReadingActivities(stores.dispatch, stores.graphs, bodies)
+        errands = (JudgingActivities(stores.dispatch).judge, reading.read_context, reading.read_event)
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     if HOOKS in roles:

@@ -54,6 +54,8 @@ ERRAND_KINDS: Final[Mapping[str, ErrandKind]] = {
         activity_names.COMPENSATE, seconds=COMPENSATION_SECONDS_MAX, heartbeat_seconds=COMPENSATION_HEARTBEAT_SECONDS
     ),
     "judge": ErrandKind(activity_names.JUDGE, seconds=5.0, local=True),
+    "program_context": ErrandKind(activity_names.READ_PROGRAM_CONTEXT, seconds=5.0, local=True),
+    "program_event": ErrandKind(activity_names.READ_EVENT, seconds=5.0, local=True),
     "hooks": ErrandKind(
         activity_names.ASK_HOOKS,
         seconds=HOOKS_SECONDS_MAX,

@@ -7,6 +7,7 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from workflows.compensation import CompensationWorkflow
+from workflows.custom import CustomWorkflow
 from workflows.network import NetworkWorkflow
 from workflows.saga import SagaWorkflow
 from workflows.supervisor import SupervisorWorkflow
@@ -17,6 +18,7 @@ WORKFLOWS: Final[tuple[type[Any], ...]] = (
     SwarmWorkflow,
     NetworkWorkflow,
     SagaWorkflow,
+    CustomWorkflow,
     CompensationWorkflow,
 )
 

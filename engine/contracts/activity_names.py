@@ -22,11 +22,15 @@ NEXT_RETRY: Final = "next_compensation_retry"
 SETTLE_RETRY: Final = "settle_compensation_retry"
 COMPENSATION_WORKFLOW: Final = "CompensationWorkflow"
 """Retries what an operator asks for, after the execution was closed."""
+READ_PROGRAM_CONTEXT: Final = "read_program_context"
+"""Input and results, for a program of the coordination language that names them."""
+READ_EVENT: Final = "read_event"
 
 WORKFLOW_TYPES: Final = {
     "supervisor": "SupervisorWorkflow",
     "swarm": "SwarmWorkflow",
     "network": "NetworkWorkflow",
     "saga": "SagaWorkflow",
+    "custom": "CustomWorkflow",
 }
 """Temporal workflow type of each pattern that runs."""

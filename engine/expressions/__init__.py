@@ -6,7 +6,7 @@ Pure, and the engine's own: an expression must give the same on every replay, wi
 from typing import Final
 
 from engine.expressions.errors import ExpressionError
-from engine.expressions.evaluator import evaluate, holds
+from engine.expressions.evaluator import evaluate, evaluate_counted, holds
 from engine.expressions.names import names_of
 from engine.expressions.nodes import Expression
 from engine.expressions.parser import parse
@@ -14,4 +14,13 @@ from engine.expressions.parser import parse
 LANGUAGE_VERSION: Final = 1
 """Rises when an expression could give something else than before."""
 
-__all__ = ["LANGUAGE_VERSION", "Expression", "ExpressionError", "evaluate", "holds", "names_of", "parse"]
+__all__ = [
+    "LANGUAGE_VERSION",
+    "Expression",
+    "ExpressionError",
+    "evaluate",
+    "evaluate_counted",
+    "holds",
+    "names_of",
+    "parse",
+]

@@ -48,6 +48,15 @@ def evaluate(expression: Expression, names: Mapping[str, Any], *, steps_max: int
     return value
 
 
+def evaluate_counted(expression: Expression, names: Mapping[str, Any], *, steps_max: int) -> tuple[Any, int]:
+    """As `evaluate`, with how many steps it took: for those who share a number of steps out."""
+    evaluation = _Evaluation(names, steps_max)
+    value = evaluation.value(expression.root)
+    if evaluation.made:
+        check_size(expression.root.at, value)
+    return value, evaluation.steps_taken
+
+
 def holds(expression: Expression, names: Mapping[str, Any], *, steps_max: int = EXPRESSION_STEPS_MAX) -> bool:
     """Whether a condition is true: null counts as false, and what is neither is an ExpressionError."""
     return _truth(expression.root.at, evaluate(expression, names, steps_max=steps_max))
@@ -69,6 +78,10 @@ class _Evaluation:
         self._at = 1
         self.made = False
         """Whether lists or objects were made, which may hold one value many times."""
+
+    @property
+    def steps_taken(self) -> int:
+        return self._steps_max - self._steps_left
 
     def spend(self, steps: int) -> None:
         self._steps_left -= steps

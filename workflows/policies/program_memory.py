@@ -1,0 +1,139 @@
+"""What a program remembers of one task, all on the board.
+
+`pc` is where it stands: the state `s`, whether it was entered (`in`), how many states were (`n`), passes of loops
+(`l`), groups of work by the names that spawns gave them (`named`), those not yet done with (`gs`), how much can be
+undone (`u`), what the present state waits for (`w`), and how it is to end (`end`). Beside it: `v.<variable>`,
+`g.<group>`, `r.<group>.<k>` (how a piece of work ended), `u.<n>`, `ctx`, `error`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from engine.contracts.patterns.language import VALUE_BYTES_MAX
+from workflows.kernel.desk import Desk, note_key
+from workflows.policies.program import Program, ProgramError
+
+DUE: Final = "/due"
+"""When tasks are to be looked at although nothing came: by id [began, lasts, paused before], in ms."""
+
+
+AWAITED: Final = "/awaited"
+"""Tasks that wait for an external event, with its type."""
+
+
+def pc_key(task_id: str) -> str:
+    """Where a task's place in the program stands; what is there is the program's task."""
+    return f"{task_id}/pc"
+
+
+def size_bytes_of(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+
+
+class Memory:
+    """Of one task, in one tick. Values are replaced, never changed in place."""
+
+    def __init__(self, desk: Desk, program: Program, i: int) -> None:
+        self.desk = desk
+        self.i = i
+        self.program = program
+        self.task_id = desk.state.specs[i].id
+        self.pc: dict[str, Any] = dict(self.get("pc") or {})
+
+    def get(self, name: str) -> Any:
+        return self.desk.get(f"{self.task_id}/{name}")
+
+    def post(self, name: str, value: Any) -> None:
+        self.desk.post(f"{self.task_id}/{name}", value)
+
+    def begin(self) -> None:
+        self.pc = {"s": self.program.logic.start, "in": False, "n": 0, "l": {}, "named": {}, "gs": [], "u": 0}
+
+    def keep(self) -> None:
+        self.post("pc", self.pc)
+
+    def go(self, state: str) -> None:
+        self.pc = {**self.pc, "s": state, "in": False, "w": None}
+
+    def change(self, **fields: Any) -> None:
+        self.pc = {**self.pc, **fields}
+
+    # Variables -----------------------------------------------------------------------------------------------
+
+    def names(self) -> dict[str, Any]:
+        """What expressions see, save what is a state's own."""
+        state, spec = self.desk.state, self.desk.state.specs[self.i]
+        context = self.get("ctx") or {}
+        variables = {name: self._variable(name) for name in sorted(self.program.variables)}
+        return {
+            **variables,
+            "config": self.program.config,
+            "task": {"id": spec.id, "role": spec.role, "attempts": state.tasks[self.i].attempt},
+            "agents": {role: [agent.agent_id for agent in state.agents_of(role)] for role in sorted(state.plan.roles)},
+            "loops": {name: self.pc["l"].get(name, 0) for name in self.program.loops},
+            "error": self.get("error"),
+            "input": context.get("input"),
+            "results": context.get("results") or {},
+        }
+
+    def _variable(self, name: str) -> Any:
+        boxed = self.get(f"v.{name}")
+        return self.program.logic.variables.get(name) if boxed is None else boxed[0]
+
+    def save(self, name: str | None, value: Any) -> None:
+        """Boxed, since null on the board would be nothing."""
+        if name is not None:
+            self.save_fits(name, value)
+            self.post(f"v.{name}", [value])
+
+    def save_fits(self, name: str, value: Any) -> None:
+        """Raises ProgramError for a value that is too large to be kept."""
+        size_bytes = size_bytes_of(value)
+        if size_bytes > VALUE_BYTES_MAX:
+            message = f"{name} would hold {size_bytes} bytes; at most {VALUE_BYTES_MAX} are taken"
+            raise ProgramError("VALUE_TOO_LARGE", message)
+
+    # Times ---------------------------------------------------------------------------------------------------
+
+    def wake_in(self, lasts_ms: int) -> None:
+        self.wake_at(self.desk.now_ms, lasts_ms, self.desk.state.paused_ms)
+
+    def wake_at(self, began_ms: int, lasts_ms: int, paused_before_ms: int) -> None:
+        due = dict(self.desk.get(DUE) or {})
+        due[self.task_id] = [began_ms, lasts_ms, paused_before_ms]
+        self.desk.post(DUE, due)
+
+    def sleep(self) -> None:
+        """Nothing but what comes in wakes it."""
+        for key in (DUE, AWAITED):
+            listed = self.desk.get(key) or {}
+            if self.task_id in listed:
+                self.desk.post(key, {name: at for name, at in listed.items() if name != self.task_id} or None)
+
+    def await_event(self, kind: str) -> None:
+        self.desk.post(AWAITED, {**(self.desk.get(AWAITED) or {}), self.task_id: kind})
+
+    def is_over(self, seconds: int | None) -> bool:
+        """Whether so much time has gone since the present state was entered, pauses left out."""
+        if seconds is None:
+            return False
+        began_ms, paused_before_ms = self.pc["t"]
+        due_ms: int = began_ms + seconds * 1000 + self.desk.state.paused_ms - paused_before_ms
+        return self.desk.now_ms >= due_ms
+
+    # The end -------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        self.sleep()
+        for name in list(self._own()):
+            self.post(name, None)
+        self.desk.post(note_key(self.task_id), None)
+
+    def _own(self) -> Iterator[str]:
+        yield from ("pc", "ctx", "error")
+        yield from (f"v.{name}" for name in sorted(self.program.variables))
+        yield from (f"u.{n}" for n in range(self.pc.get("u", 0)))
+        for group in self.pc.get("gs", ()):
+            yield f"g.{group}"
+            yield from (f"r.{group}.{k}" for k in range((self.get(f"g.{group}") or {}).get("size", 0)))
