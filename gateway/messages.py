@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 
 from engine.contracts.events import AuditEventType
-from engine.contracts.views import ExecutionEvent
+from engine.contracts.views import ExecutionEvent, ExecutionView
 
 Payload = Mapping[str, Any]
 
@@ -43,6 +43,13 @@ def _checkpoint_created(payload: Payload, at: str) -> dict[str, Any]:
     return {"checkpoint_id": payload.get("checkpoint_id"), "checkpoint_timestamp": at}
 
 
+def _hook_executed(payload: Payload, _at: str) -> dict[str, Any]:
+    names = ("hook_id", "hook_name", "trigger", "duration_ms")
+    # The interface knows two; the audit log and the hook's records also tell a timeout.
+    status = "completed" if payload.get("status") == "completed" else "failed"
+    return {name: payload.get(name) for name in names} | {"status": status}
+
+
 def _where(payload: Payload) -> dict[str, Any]:
     return {name: payload.get(name) for name in ("task_id", "agent_id", "attempt")}
 
@@ -53,18 +60,30 @@ _MESSAGES: Final[dict[str, tuple[str, Callable[[Payload, str], dict[str, Any]]]]
     AuditEventType.TASK_COMPLETED: ("task.completed", _task_completed),
     AuditEventType.ERROR_OCCURRED: ("error.occurred", _error_occurred),
     AuditEventType.CHECKPOINT_CREATED: ("checkpoint.created", _checkpoint_created),
+    AuditEventType.HOOK_EXECUTED: ("hook.executed", _hook_executed),
 }
 
+SNAPSHOT_TASKS_MAX: Final = 2_000
+"""Above this a snapshot says how many tasks are in which state, and not which."""
 
-def message_of(execution_id: UUID, event: ExecutionEvent) -> str | None:
-    """None for facts that have no message of their own; the audit log has them all."""
+
+def message_of(execution_id: UUID, event: ExecutionEvent) -> tuple[str, str] | None:
+    """Its type and text; None for facts that have no message of their own; the audit log has them all."""
     known = _MESSAGES.get(event.event_type)
     if known is None:
         return None
     kind, data = known
     at = _rfc3339(event.timestamp)
     fields = {"execution_id": str(execution_id), **data(event.payload, at), "timestamp": at}
-    return _message(kind, fields, at, event.sequence)
+    return kind, _message(kind, fields, at, event.sequence)
+
+
+def snapshot_message(view: ExecutionView, sequence: int) -> str:
+    """The execution as `workflow.status` answers it, and the sequence up to which it holds everything."""
+    left_out = {"task_states"} if len(view.task_states) > SNAPSHOT_TASKS_MAX else set()
+    return _message(
+        "workflow.snapshot", view.model_dump(mode="json", exclude=left_out), _rfc3339(datetime.now(UTC)), sequence
+    )
 
 
 def progress_message(execution_id: UUID, progress: Payload) -> str:

@@ -15,12 +15,15 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from engine.agents.catalogue import CapabilityChecker, load_catalogue
+from engine.concurrency import end_all
 from engine.contracts.patterns import SUPPORTED_PATTERNS
 from engine.errors import ConfigurationError
 from engine.events import connection as events_connection
 from engine.events.dead_letters import DeadLetters
 from engine.events.feed import RedisFeed
-from engine.ports import DeadLetterBox, ExecutionFeed, Launcher
+from engine.events.hook_queue import HookChanges, RedisHookQueue
+from engine.events.tickets import RedisTickets
+from engine.ports import DeadLetterBox, ExecutionFeed, Launcher, WatchTickets
 from engine.postgres.stores import Stores
 from engine.security.keys import FixedKeys, JwksKeys, KeySource
 from engine.security.tokens import TokenVerifier
@@ -33,14 +36,18 @@ from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
+from gateway.operations.hooks import HookOperations, HookRequests
 from gateway.operations.operation import Operations
 from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
+from gateway.operations.watch_tickets import WatchTicketOperations
 from gateway.planning import GraphPlanning
 from gateway.probes import Probe
 from gateway.rate_limit import rate_limit_of
+from hooks.actions.runner import HookActions
+from hooks.directory import HookDirectory
 from planner.planner import Planner
 
 SHUTDOWN_GRACE_SECONDS: Final = 10
@@ -66,6 +73,7 @@ async def serve_gateway(settings: Settings, listener: socket.socket | None = Non
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
+            dependencies.stopping.set()
             server.should_exit = True
             await serving
             raise
@@ -127,6 +135,10 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
         feed = RedisFeed(redis)
         stack.push_async_callback(feed.close)
         temporal = await temporal_connection.connect(settings)
+        tickets = RedisTickets(redis)
+        directory = HookDirectory(stores.hooks, enabled=settings.hooks_enabled)
+        changes = asyncio.create_task(HookChanges(redis, directory.forget).run(), name="hook-changes")
+        stack.push_async_callback(end_all, [changes])
         yield GatewayDependencies(
             settings=settings,
             verifier=verifier,
@@ -136,9 +148,13 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 TemporalLauncher(temporal, settings),
                 feed,
                 DeadLetters(redis, settings.event_partitions),
+                tickets,
+                directory,
+                RedisHookQueue(redis),
             ),
             executions=stores.executions,
             feed=feed,
+            tickets=tickets,
             rate_limit=rate_limit_of(settings, redis.connection_pool),
             probes=(
                 Probe("postgresql", stores.database.ping),
@@ -150,7 +166,14 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
 
 
 def _operations(
-    settings: Settings, stores: Stores, launcher: Launcher, feed: ExecutionFeed, letters: DeadLetterBox
+    settings: Settings,
+    stores: Stores,
+    launcher: Launcher,
+    feed: ExecutionFeed,
+    letters: DeadLetterBox,
+    tickets: WatchTickets,
+    directory: HookDirectory,
+    hook_queue: HookRequests,
 ) -> Operations:
     desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions, stores.patterns)
     return build_operations(
@@ -163,13 +186,21 @@ def _operations(
             AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
         ),
         ExecutionOperations(
-            desk, stores.executions, stores.dispatch, launcher, settings.event_partitions, settings.capacity
+            desk,
+            stores.executions,
+            stores.dispatch,
+            launcher,
+            settings.event_partitions,
+            settings.capacity,
+            directory,
         ),
         ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
         SystemOperations(stores.capacity, stores.hosts, stores.operations, settings.capacity),
         PatternOperations(stores.patterns, desk),
         stores.operations,
         DeadLetterOperations(letters),
+        WatchTicketOperations(stores.executions, tickets),
+        HookOperations(stores.hooks, directory, hook_queue, HookActions(settings), enabled=settings.hooks_enabled),
     )
 
 

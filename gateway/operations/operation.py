@@ -77,6 +77,8 @@ class Operation:
     subject_field: str | None = None
     result_subject: str | None = None
     """The field of the result that names what was made."""
+    details: Callable[[Any], dict[str, Any]] | None = None
+    """What the audit log is to say of the parameters; nothing when absent."""
 
 
 Parameters = TypeVar("Parameters", bound=StrictModel)
@@ -139,9 +141,13 @@ class Operations:
         operation = self._table[name]
         subject = _text(given.get(operation.subject_field)) if operation.subject_field else None
         outcome = "INTERNAL"
+        details: dict[str, Any] = {}
         try:
             caller.principal.require(operation.permission)
-            result = await operation.run(caller, operation.parse(given))
+            parameters = operation.parse(given)
+            if operation.details is not None:
+                details = operation.details(parameters)
+            result = await operation.run(caller, parameters)
             outcome = "ok"
             if operation.result_subject is not None:
                 subject = _text(getattr(result, operation.result_subject))
@@ -154,9 +160,11 @@ class Operations:
         else:
             return result
         finally:
-            await self._record(operation, caller, subject, outcome)
+            await self._record(operation, caller, subject, outcome, details)
 
-    async def _record(self, operation: Operation, caller: Caller, subject: str | None, outcome: str) -> None:
+    async def _record(
+        self, operation: Operation, caller: Caller, subject: str | None, outcome: str, details: dict[str, Any]
+    ) -> None:
         record = OperationRecord(
             actor=caller.principal.subject,
             roles=caller.principal.roles,
@@ -166,6 +174,7 @@ class Operations:
             subject_id=subject,
             outcome=outcome,
             request_id=caller.request_id,
+            details=details,
         )
         try:
             async with asyncio.timeout(AUDIT_TIMEOUT_SECONDS):

@@ -30,9 +30,11 @@ from gateway.operations.executions import (
     ListExecutions,
     ListOfExecution,
     ListTasks,
+    RecountVotes,
     SendEvent,
     TaskReference,
 )
+from gateway.operations.hooks import HOOK_METHODS, HookOperations, hook_operations
 from gateway.operations.operation import (
     Caller,
     NoParameters,
@@ -43,6 +45,7 @@ from gateway.operations.operation import (
 )
 from gateway.operations.patterns import PatternOperations, pattern_operations
 from gateway.operations.system import ListAgents, SystemOperations
+from gateway.operations.watch_tickets import WatchTicketOperations
 
 METHODS = (
     "workflow.create",
@@ -57,13 +60,16 @@ METHODS = (
     "execution.list",
     "execution.result",
     "execution.send_event",
+    "swarm.recount",
     "pattern.register",
     "pattern.list",
     "pattern.get",
+    "execution.watch_token",
     "dead_letter.list",
     "dead_letter.get",
     "dead_letter.replay",
     "dead_letter.purge",
+    *HOOK_METHODS,
 )
 """The operations that JSON-RPC offers; REST offers all."""
 
@@ -76,6 +82,8 @@ def build_operations(
     patterns: PatternOperations,
     log: OperationLog,
     dead_letters: DeadLetterOperations,
+    watch_tickets: WatchTicketOperations,
+    hooks: HookOperations,
 ) -> Operations:
     create = Operation(
         name="workflow.create",
@@ -113,6 +121,7 @@ def build_operations(
         of_workflow("workflow.delete", admin, WorkflowReference, definitions.delete),
         of_execution("workflow.status", read, ExecutionReference, executions.status),
         of_execution("execution.watch", read, ExecutionReference, executions.watch),
+        of_execution("execution.watch_token", read, ExecutionReference, watch_tickets.issue),
         of_execution("workflow.pause", admin, ControlExecution, control.pause),
         of_execution("workflow.resume", admin, ResumeExecution, control.resume, positional=_RESUME),
         of_execution("workflow.cancel", admin, ControlExecution, control.cancel),
@@ -120,10 +129,12 @@ def build_operations(
         of_execution("execution.tasks", read, ListTasks, executions.tasks),
         of_execution("execution.result", read, TaskReference, executions.result),
         of_execution("execution.send_event", Permission.WORKFLOW_EXECUTE, SendEvent, executions.send_event),
+        of_execution("swarm.recount", read, RecountVotes, executions.recount),
         of_execution("execution.events", read, ListOfExecution, executions.events),
         of_execution("execution.checkpoints", read, ListOfExecution, executions.checkpoints),
         of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),
         *pattern_operations(patterns),
+        *hook_operations(hooks),
         of_engine("agent.list", read, ListAgents, system.agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("audit.list", admin, PageParameters, system.audit),

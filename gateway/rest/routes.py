@@ -11,7 +11,7 @@ Body = Literal["none", "optional", "required"]
 class Route:
     """`query` names the operation's parameters that come in the query; those in the path come from there."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     operation: str
     summary: str
@@ -25,6 +25,7 @@ class Route:
 _PAGE = ("limit", "page_token")
 _WORKFLOW: Final = "/workflows/{workflow_id}"
 _EXECUTION: Final = "/executions/{execution_id}"
+_HOOK: Final = "/hooks/{hook_id}"
 
 ROUTES: Final = (
     Route(
@@ -61,6 +62,20 @@ ROUTES: Final = (
         HTTPStatus.ACCEPTED,
         body="required",
     ),
+    Route(
+        "POST",
+        f"{_EXECUTION}/recount",
+        "swarm.recount",
+        "Count a swarm's votes again under another rule",
+        body="required",
+    ),
+    Route(
+        "POST",
+        f"{_EXECUTION}/watch-token",
+        "execution.watch_token",
+        "A token that stands in a WebSocket's address: works once, for half a minute",
+        HTTPStatus.CREATED,
+    ),
     Route("GET", f"{_EXECUTION}/checkpoints", "execution.checkpoints", "Checkpoints", query=_PAGE),
     Route(
         "POST",
@@ -84,6 +99,31 @@ ROUTES: Final = (
         location="/api/v1/patterns/{name}",
     ),
     Route("GET", "/patterns/{name}", "pattern.get", "A pattern with the schema of its settings", query=("version",)),
+    Route(
+        "POST",
+        "/hooks",
+        "hooks.register",
+        "Register a hook",
+        HTTPStatus.CREATED,
+        body="required",
+        location="/api/v1/hooks/{hook_id}",
+    ),
+    Route("GET", "/hooks", "hooks.page", "Hooks, the oldest first", query=(*_PAGE, "trigger", "enabled")),
+    Route("GET", "/hooks/switch", "hooks.switch", "Whether hooks run at all"),
+    Route("POST", "/hooks/switch", "hooks.set_switch", "Turn all hooks off or on", body="required"),
+    Route(
+        "GET",
+        "/hooks/executions",
+        "hooks.executions",
+        "Runs of hooks, newest first",
+        query=(*_PAGE, "hook_id", "execution_id", "status"),
+    ),
+    Route("GET", _HOOK, "hooks.get", "A hook with its statistics"),
+    Route("PATCH", _HOOK, "hooks.update", "Change a hook; what is absent stays", body="required"),
+    Route("DELETE", _HOOK, "hooks.delete", "Delete a hook", HTTPStatus.NO_CONTENT),
+    Route("POST", f"{_HOOK}/enable", "hooks.enable", "Enable a hook, and close its circuit"),
+    Route("POST", f"{_HOOK}/disable", "hooks.disable", "Disable a hook"),
+    Route("POST", f"{_HOOK}/execute", "hooks.execute", "Run a hook once, with a simulated event", body="required"),
     Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
     Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
     Route("GET", "/dead-letters", "dead_letter.list", "What could not be delivered, newest first", query=_PAGE),

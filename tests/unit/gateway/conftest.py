@@ -22,13 +22,17 @@ from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
 from gateway.operations.executions import ExecutionOperations
+from gateway.operations.hooks import HookOperations
 from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
+from gateway.operations.watch_tickets import WatchTicketOperations
 from gateway.planning import GraphPlanning
 from gateway.probes import Probe
+from hooks.directory import HookDirectory
 from planner.planner import Planner
+from tests.fakes.hooks import FakeActions, FakeHookQueue, FakeHookStore
 from tests.fakes.patterns import FakePatternStore
 from tests.fakes.stores import (
     FakeDefinitionStore,
@@ -39,7 +43,7 @@ from tests.fakes.stores import (
     FakeLauncher,
     FakeOperationLog,
 )
-from tests.fakes.streams import FakeDeadLetters, FakeDispatchStore
+from tests.fakes.streams import FakeDeadLetters, FakeDispatchStore, FakeTickets
 
 GATEWAY_URL = "http://gateway.test"
 
@@ -108,7 +112,12 @@ class Gateway:
         self.hosts = FakeHostStore()
         self.idempotency = FakeIdempotencyKeys()
         self.letters = FakeDeadLetters()
+        self.tickets = FakeTickets()
         self.patterns = FakePatternStore()
+        self.hooks = FakeHookStore()
+        self.hook_queue = FakeHookQueue()
+        self.hook_actions = FakeActions()
+        directory = HookDirectory(self.hooks, enabled=settings.hooks_enabled)
         self.rate_limit = FakeRateLimit()
         self.servers = FakeServers()
         keys = FixedKeys({key_id(key.public_key()): VerificationKey(key.public_key(), "EdDSA")})
@@ -123,13 +132,21 @@ class Gateway:
                 AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
             ),
             ExecutionOperations(
-                desk, self.executions, self.dispatch, self.launcher, settings.event_partitions, settings.capacity
+                desk,
+                self.executions,
+                self.dispatch,
+                self.launcher,
+                settings.event_partitions,
+                settings.capacity,
+                directory,
             ),
             ControlOperations(self.executions, self.launcher, self.feed, settings.operation_timeout_seconds),
             SystemOperations(self.executions, self.hosts, self.log, settings.capacity),
             PatternOperations(self.patterns, desk),
             self.log,
             DeadLetterOperations(self.letters),
+            WatchTicketOperations(self.executions, self.tickets),
+            HookOperations(self.hooks, directory, self.hook_queue, self.hook_actions, enabled=settings.hooks_enabled),
         )
         self.dependencies = GatewayDependencies(
             settings=settings,
@@ -137,6 +154,7 @@ class Gateway:
             operations=operations,
             executions=self.executions,
             feed=self.feed,
+            tickets=self.tickets,
             rate_limit=self.rate_limit,
             probes=tuple(self.servers.probe(name) for name in ("postgresql", "redis", "temporal")),
             registry=CollectorRegistry(),

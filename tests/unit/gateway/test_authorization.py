@@ -68,6 +68,10 @@ async def call(http: httpx.AsyncClient, route: Route, **ids: str) -> httpx.Respo
         body = {"all": True}
     if route.operation == "hooks.set_switch":
         body = {"enabled": True}
+    if route.operation == "hooks.update":
+        body = {"priority": 1}
+    if route.operation == "hooks.execute":
+        body = {"context": {}}
     return await http.request(route.method, path_of(route, **ids), json=body if route.body != "none" else None)
 
 
