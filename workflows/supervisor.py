@@ -4,7 +4,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts.kernel import ExecutionInput, ExecutionOutcome
-    from workflows.policies.supervisor import SupervisorPolicy
+    from workflows.policies.supervisor import supervisor_policy
 
 from workflows.execution import ExecutionWorkflow
 
@@ -15,7 +15,7 @@ class SupervisorWorkflow(ExecutionWorkflow):
 
     @workflow.init
     def __init__(self, launch: ExecutionInput) -> None:
-        super().__init__(launch, SupervisorPolicy())
+        super().__init__(launch, supervisor_policy(launch.pattern_config))
 
     @workflow.run
     async def run(self, launch: ExecutionInput) -> ExecutionOutcome:  # noqa: ARG002 - taken by __init__

@@ -25,6 +25,7 @@ from engine.contracts.limits import NOTE_BYTES_MAX, TASKS_DYNAMIC_MAX
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.coordination import KERNEL_ERRANDS
 from workflows.kernel.fold import Fold
+from workflows.kernel.spawning import plan_spawn
 from workflows.kernel.state import Phase, RunState
 from workflows.kernel.transitions import Transitions
 
@@ -81,6 +82,10 @@ class Desk:
             raise NoRoomError(f"{size_bytes} bytes of context: {NOTE_BYTES_MAX} may go with a task")
         self.post(note_key(self.state.specs[i].id), note)
 
+    def lay_over(self, i: int, values: dict[str, Any]) -> None:
+        """From its next attempt on, these stand in the task's input in place of what the definition says."""
+        self.post(overlay_key(self.state.specs[i].id), values)
+
     # Ready tasks ---------------------------------------------------------------------------------------------
 
     def ready(self) -> list[int]:
@@ -133,6 +138,11 @@ class Desk:
         """Given up, with what the definition says follows from that."""
         self._fold.fail_waiting(i, code, message)
 
+    def fail_branch(self, i: int, code: str, message: str) -> None:
+        """Given up with what depends on it; the rest goes on, whatever the definition says."""
+        self._fold.branch_only.add(self.state.specs[i].id)
+        self._fold.fail_waiting(i, code, message)
+
     def drop(self, i: int) -> None:
         """Not needed any more, wherever it stands: cancelled, and nothing follows from that."""
         state = self.state
@@ -156,11 +166,13 @@ class Desk:
         timeout_ms: int | None = None,
         retry: "RetryPolicy | None" = None,
         alike: bool = False,
+        concerning: bool = False,
     ) -> None:
         """A task of the pattern's own, for one agent or for any of a role. Its end is submitted to the pattern.
 
         `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. `alike`: its agent
-        gets that task's input, under what stands in `input`, and its dependencies' results. Raises NoRoomError.
+        gets that task's input, under what stands in `input`, and its dependencies' results. `concerning`: it gets those
+        results, and finds what that task is under `task` in its input. Raises NoRoomError.
         """
         state = self.state
         if state.added >= TASKS_DYNAMIC_MAX:
@@ -186,12 +198,22 @@ class Desk:
         }
         if alike:
             body["about"] = spec.id
+        if concerning:
+            body["concerning"] = spec.id
         self._fold.bodies.append(SpawnedBody(task_id=task_id, spawned_by=spec.id, body=body))
         item = Spawned(task_id=spec.id, tasks=(asked,))
         self._change.ask(item)
         self._trail.spawned(item)
         if note is not None:
             self.note(state.index[task_id], note)
+
+    def spawn(self, about: int, documents: Sequence[dict[str, Any]]) -> None:
+        """Tasks as an agent's result adds them, for the sake of this one. They are tasks of the graph from now on; one
+        that depends on `about` starts when that is settled. Raises SpawnRefusedError, and then has added nothing."""
+        item, bodies = plan_spawn(self.state, about, documents)
+        self._fold.bodies.extend(bodies)
+        self._change.ask(item)
+        self._trail.spawned(item)
 
     def send(self, key: str, kind: str, *, about: int | None = None, input: Any = None) -> None:
         """An errand: an activity whose outcome comes back in `outcomes`. Raises ValueError when the key is taken."""
@@ -224,6 +246,11 @@ class Desk:
 
     def is_submitted(self, i: int) -> bool:
         return self.state.tasks[i].phase is Phase.SUBMITTED
+
+
+def overlay_key(task_id: str) -> str:
+    """Where on the board stands what is laid over the input of a task's attempts."""
+    return f"{task_id}/overlay"
 
 
 def note_key(task_id: str) -> str:

@@ -57,7 +57,10 @@ class SupervisorConfig(StrictModel):
         default_factory=dict, max_length=TASKS_MAX, description="for tasks, the capabilities that a worker should have"
     )
     max_in_flight: int | None = Field(
-        None, ge=1, le=1_000, description="attempts that one worker is given at a time; absent: its slots and some ahead"
+        None,
+        ge=1,
+        le=1_000,
+        description="attempts that one worker has at a time; absent: its slots and some ahead",
     )
     review: Review | None = None
 
