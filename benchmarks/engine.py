@@ -160,6 +160,7 @@ class RunningEngine:
     token: str
     temporal_address: str
     temporal_namespace: str
+    redis_url: str
     processes: ProcessTree
 
     def another_client(self) -> Api:
@@ -189,6 +190,7 @@ def running_engine() -> Iterator[RunningEngine]:
                 announced["token"],
                 announced["temporal_address"],
                 announced["temporal_namespace"],
+                announced["redis_url"],
                 ProcessTree(process.pid),
             )
         finally:

@@ -40,6 +40,10 @@ log = get_logger(__name__)
 
 READ_COUNT = 500
 READ_COUNT_MIN = 20
+READ_COUNT_MAX = 5_000
+READ_BYTES = 4 * 1024 * 1024
+"""About so much is read at once: many entries where they are small."""
+
 READ_BLOCK_MS = 100
 HELD_BYTES_MAX = 128 * 1024 * 1024
 SWEEP_SECONDS = 0.05
@@ -91,6 +95,7 @@ class Bridge:
         self._poison: dict[tuple[str, int, str], int] = {}
         """Entries that were refused, and how often."""
         self._letters = DeadLetters(redis, leases.partitions)
+        self._read_count = READ_COUNT
         self._tenants: list[str] = []
         self._tenants_at = 0.0
         self._strays_at = 0.0
@@ -139,7 +144,7 @@ class Bridge:
             await asyncio.sleep(READ_BLOCK_MS / 1000)
             return
         names: dict[Any, Any] = dict.fromkeys(streams, ">")
-        count = max(READ_COUNT // len(streams), READ_COUNT_MIN)
+        count = max(self._read_count // len(streams), READ_COUNT_MIN)
         try:
             await self._look_for_strays(streams)
             reply: Any = await self._reader.xreadgroup(
@@ -150,6 +155,7 @@ class Bridge:
                 raise
             self._recovered.clear()
             return
+        self._read_count = _next_count(reply or ())
         for name, entries in reply or ():
             tenant, partition = streams[name.decode()]
             done, left = self._intake.take(tenant, partition, entries)
@@ -472,3 +478,11 @@ class Bridge:
             gone = [entry_id for entry_id, pending in zip(old, found, strict=False) if not pending]
             if gone:
                 self._cover(deliveries, gone)
+
+
+def _next_count(reply: Sequence[Any]) -> int:
+    """How many entries to read next, by the size of the last ones; one of each stream stands for the others."""
+    sizes = [sum(map(len, fields.values())) for _, entries in reply for _, fields in entries[-1:] if fields]
+    if not sizes:
+        return READ_COUNT
+    return min(max(READ_BYTES // max(max(sizes), 1), READ_COUNT), READ_COUNT_MAX)
