@@ -16,6 +16,7 @@ from engine.errors import EngineError, InvalidParametersError
 from engine.security.permissions import Permission
 from gateway.codec import CrossOrigin, codec_routes
 from gateway.dependencies import GatewayDependencies
+from gateway.event_stream import event_stream_routes
 from gateway.http import authenticate, error_problem, problem, request_id
 from gateway.json_body import MalformedBodyError
 from gateway.jsonrpc.endpoint import jsonrpc_routes
@@ -25,7 +26,8 @@ from gateway.openapi import install_openapi
 from gateway.pages import page_routes
 from gateway.probes import Readiness, probe_routes
 from gateway.rest.endpoint import rest_routes
-from gateway.websocket import websocket_routes
+from gateway.watching import Rooms
+from gateway.websocket import WatcherCount, websocket_routes
 
 VERSION: Final = "0.1.0"
 
@@ -55,7 +57,9 @@ def create_app(dependencies: GatewayDependencies, lifespan: Lifespan = _no_lifes
     app.include_router(jsonrpc_routes(dependencies))
     app.include_router(rest_routes(dependencies))
     app.include_router(codec_routes(dependencies))
-    app.include_router(websocket_routes(dependencies))
+    rooms, watchers = Rooms(dependencies.executions, dependencies.feed), WatcherCount()
+    app.include_router(websocket_routes(dependencies, rooms, watchers))
+    app.include_router(event_stream_routes(dependencies, rooms, watchers))
     app.include_router(probe_routes(Readiness(dependencies.probes)))
     app.include_router(page_routes(dependencies))
     app.add_exception_handler(EngineError, _engine_error)

@@ -1,11 +1,12 @@
 """Everything the gateway needs, given to it: nothing in this package connects to anything by itself."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
-from engine.ports import ExecutionFeed, ExecutionStore
+from engine.ports import ExecutionFeed, ExecutionStore, WatchTickets
 from engine.security.tokens import TokenVerifier
 from engine.settings import Settings
 from gateway.operations.operation import Operations
@@ -25,6 +26,9 @@ class GatewayDependencies:
     operations: Operations
     executions: ExecutionStore
     feed: ExecutionFeed
+    tickets: WatchTickets
     rate_limit: RateLimit
     probes: tuple[Probe, ...]
     registry: CollectorRegistry
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is to end: what streams without an end, ends then."""

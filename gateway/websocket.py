@@ -1,7 +1,7 @@
-"""`/ws/workflows/{execution_id}`: an execution's audit log from a given sequence on, then live until it is closed.
+"""`/ws/workflows/{execution_id}`: a snapshot, the execution's audit log from a given sequence on, then live to its end.
 
-What is sent is read from the store, in order; the feed only says when to look. So a watcher that comes back with
-`?after=<last sequence>` misses nothing, whatever was lost between.
+Without a cursor the snapshot comes first and then the whole log; with `?after=now` the snapshot and what comes after
+it; with `?after=<last sequence>`, which is how a watcher comes back, only what it has not had.
 """
 
 import asyncio
@@ -11,28 +11,23 @@ from typing import Final
 
 import structlog
 from fastapi import APIRouter
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from engine.contracts.events import AuditEventType
-from engine.contracts.execution import ExecutionStatus
 from engine.contracts.views import ExecutionView
 from engine.errors import EngineError, InvalidParametersError, UnauthenticatedError
-from engine.ports import ExecutionStore
-from engine.security.principal import Principal
 from gateway.dependencies import GatewayDependencies
-from gateway.http import address_of, base_url, bearer_token, caller_of, request_id
-from gateway.messages import message_of, progress_message
-from gateway.operations.nudges import nudges_of
+from gateway.http import address_of, base_url, caller_of, request_id
 from gateway.operations.operation import Caller
+from gateway.watch_access import watching_principal
+from gateway.watching import POLL_SECONDS, Place, Room, Rooms, Told
 
 WATCHERS_MAX: Final = 2_000
-EVENTS_PAGE: Final = 500
-POLL_SECONDS: Final = 1.0
-STATUS_EVERY_SECONDS: Final = 10.0
 SEND_TIMEOUT_SECONDS: Final = 10.0
 CLOSE_TIMEOUT_SECONDS: Final = 5.0
 
 CLOSED: Final = 1000
+GOING_AWAY: Final = 1001
 INTERNAL: Final = 1011
 TRY_LATER: Final = 1013
 UNAUTHENTICATED: Final = 4401
@@ -40,15 +35,16 @@ FORBIDDEN: Final = 4403
 NOT_FOUND: Final = 4404
 TOO_SLOW: Final = 4408
 
-_CLOSE_CODES: Final = {
+CLOSE_CODES: Final = {
     "UNAUTHENTICATED": UNAUTHENTICATED,
     "FORBIDDEN": FORBIDDEN,
     "NOT_FOUND": NOT_FOUND,
     "INVALID_PARAMETERS": NOT_FOUND,
     "UNAVAILABLE": TRY_LATER,
 }
-_REASONS: Final = {
+REASONS: Final = {
     CLOSED: "the execution is closed",
+    GOING_AWAY: "the gateway stops; come back",
     INTERNAL: "internal error",
     TRY_LATER: "temporarily unavailable",
     UNAUTHENTICATED: "unauthenticated",
@@ -59,9 +55,16 @@ _REASONS: Final = {
 _SEQUENCE: Final = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
 
 
-def websocket_routes(dependencies: GatewayDependencies) -> APIRouter:
+class WatcherCount:
+    """WebSockets and event streams of this process together."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+
+def websocket_routes(dependencies: GatewayDependencies, rooms: Rooms, count: WatcherCount) -> APIRouter:
     router = APIRouter()
-    watchers = Watchers(dependencies)
+    watchers = Watchers(dependencies, rooms, count)
 
     @router.websocket("/ws/workflows/{execution_id}")
     async def endpoint(websocket: WebSocket, execution_id: str) -> None:
@@ -73,9 +76,10 @@ def websocket_routes(dependencies: GatewayDependencies) -> APIRouter:
 class Watchers:
     """All WebSockets of this process."""
 
-    def __init__(self, dependencies: GatewayDependencies) -> None:
+    def __init__(self, dependencies: GatewayDependencies, rooms: Rooms, count: WatcherCount) -> None:
         self._dependencies = dependencies
-        self._count = 0
+        self._rooms = rooms
+        self._count = count
         self._logger = structlog.get_logger("gateway.websocket")
 
     async def serve(self, websocket: WebSocket, execution_id: str) -> None:
@@ -85,35 +89,29 @@ class Watchers:
             return
         offered = websocket.scope.get("subprotocols", [])
         await websocket.accept("bearer" if "bearer" in offered else None)
-        if self._count >= WATCHERS_MAX:
-            await _close(websocket, TRY_LATER)
+        if self._count.now >= WATCHERS_MAX:
+            await _close(websocket, TRY_LATER, REASONS[TRY_LATER])
             return
-        self._count += 1
+        self._count.now += 1
         try:
-            code = await self._watch(websocket, execution_id)
+            ending = await self._watch(websocket, execution_id)
         except Exception:
             # The end of this connection, whatever it was.
             self._logger.exception("watcher_failed", request_id=request_id(websocket))
-            code = INTERNAL
+            ending = INTERNAL, REASONS[INTERNAL]
         finally:
-            self._count -= 1
-        if code is not None:
-            await _close(websocket, code)
+            self._count.now -= 1
+        if ending is not None:
+            await _close(websocket, *ending)
 
-    async def _watch(self, websocket: WebSocket, execution_id: str) -> int | None:
-        """The code to close with; None when the client has gone."""
+    async def _watch(self, websocket: WebSocket, execution_id: str) -> tuple[int, str] | None:
+        """Code and reason to close with; None when the client has gone."""
         try:
-            principal = await self._principal(websocket)
-            caller = caller_of(websocket, self._dependencies, principal)
-            after = _after(websocket)
-            view = await self._dependencies.operations.perform(
-                "execution.watch", caller, {"execution_id": execution_id}
-            )
+            caller, view = await admit(websocket, self._dependencies, execution_id)
+            after = cursor_of(websocket.query_params.get("after"))
         except EngineError as error:
-            if isinstance(error, UnauthenticatedError):
-                self._logger.warning("unauthenticated", reason=error.message, address=address_of(websocket))
-            return _CLOSE_CODES.get(error.code, INTERNAL)
-        assert isinstance(view, ExecutionView)  # noqa: S101 - what this operation answers
+            code = CLOSE_CODES.get(error.code, INTERNAL)
+            return code, REASONS[code]
         sender = asyncio.create_task(self._send(websocket, caller, view, after), name="watcher-send")
         reader = asyncio.create_task(_read_until_gone(websocket), name="watcher-read")
         try:
@@ -124,30 +122,27 @@ class Watchers:
                 task.cancel()
             await asyncio.wait({sender, reader})
 
-    async def _send(self, websocket: WebSocket, caller: Caller, view: ExecutionView, after: int) -> int:
-        stream = _Stream(self._dependencies.executions, caller.tenant, view, after)
-        expires_at = caller.principal.expires_at
+    async def _send(
+        self, websocket: WebSocket, caller: Caller, view: ExecutionView, after: int | None
+    ) -> tuple[int, str]:
+        sent: int | None = after
         try:
-            async with nudges_of(self._dependencies.feed, caller.tenant, view.execution_id) as nudges:
-                while True:
-                    messages = await stream.next_page()
-                    messages += [progress_message(view.execution_id, item) for item in nudges.take_progress()]
-                    for message in messages:
+            async with self._rooms.enter(caller.tenant, view.execution_id) as room:
+                place, first = await begin(self._rooms, room, after)
+                stream = Stream(place, first, caller.principal.expires_at, self._dependencies.stopping)
+                while stream.ending is None:
+                    for message in await stream.next():
                         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
-                            await websocket.send_text(message)
-                    if time.time() >= expires_at:
-                        return UNAUTHENTICATED
-                    if stream.finished:
-                        return CLOSED
-                    if not stream.behind:
-                        await nudges.wait(min(POLL_SECONDS, max(0.0, expires_at - time.time())))
+                            await websocket.send_text(message.text)
+                        sent = message.sequence or sent
+                        if stream.expired:
+                            break
+                return stream.ending, REASONS[stream.ending]
         except TimeoutError:
-            return TOO_SLOW
+            return TOO_SLOW, f"{REASONS[TOO_SLOW]}; come back with after={sent or 0}"
         except EngineError as error:
-            return _CLOSE_CODES.get(error.code, INTERNAL)
-
-    async def _principal(self, websocket: WebSocket) -> Principal:
-        return await self._dependencies.verifier.verify(_token(websocket))
+            code = CLOSE_CODES.get(error.code, INTERNAL)
+            return code, REASONS[code]
 
     def _origin_allowed(self, websocket: WebSocket) -> bool:
         """Browsers send where the page came from; other programs send nothing, and need none."""
@@ -157,68 +152,73 @@ class Watchers:
         return origin is None or origin in own or origin in settings.allowed_origins
 
 
-class _Stream:
-    """Where one watcher stands in one execution's log."""
+class Stream:
+    """What is sent to one watcher, and when that ends."""
 
-    def __init__(self, executions: ExecutionStore, tenant: str, view: ExecutionView, after: int) -> None:
-        self._executions = executions
-        self._tenant = tenant
-        self._execution_id = view.execution_id
-        self._sequence = after
-        self._closed = view.status.closed
-        self._looked_at = time.monotonic()
-        self.behind = True
+    def __init__(self, place: Place, first: list[Told], expires_at: float, stopping: asyncio.Event) -> None:
+        self._place = place
+        self._first = first
+        self._expires_at = expires_at
+        self._stopping = stopping
+        self.ending: int | None = None
 
     @property
-    def finished(self) -> bool:
-        return self._closed and not self.behind
+    def expired(self) -> bool:
+        return time.time() >= self._expires_at
 
-    async def next_page(self) -> list[str]:
-        """The messages that come next, perhaps none."""
-        events, self.behind = await self._executions.events(
-            self._tenant, self._execution_id, after_sequence=self._sequence, limit=EVENTS_PAGE
+    async def next(self) -> list[Told]:
+        """The next messages; none now and then, and when it ends."""
+        if self.expired:
+            self.ending = UNAUTHENTICATED
+        elif self._stopping.is_set():
+            self.ending = GOING_AWAY
+        elif self._first:
+            first, self._first = self._first, []
+            return first
+        else:
+            messages = await self._place.next(min(POLL_SECONDS, max(0.0, self._expires_at - time.time())))
+            if not messages and self._place.finished:
+                self.ending = CLOSED
+            return messages
+        return []
+
+
+NOW: Final = -1
+"""The cursor of those who want to know what comes, and of what was no more than a snapshot."""
+
+
+async def admit(
+    connection: HTTPConnection, dependencies: GatewayDependencies, execution_id: str
+) -> tuple[Caller, ExecutionView]:
+    """Who watches, and what. Raises EngineError."""
+    try:
+        principal = await watching_principal(connection, dependencies, execution_id)
+    except UnauthenticatedError as error:
+        structlog.get_logger("gateway.websocket").warning(
+            "unauthenticated", reason=error.message, address=address_of(connection)
         )
-        messages = []
-        for event in events:
-            self._sequence = event.sequence
-            message = message_of(self._execution_id, event)
-            if message is not None:
-                messages.append(message)
-            if event.event_type == AuditEventType.STATUS_CHANGED:
-                self._closed = ExecutionStatus(event.payload["new_status"]).closed
-        if not events and not self._closed:
-            await self._look_at_status()
-        return messages
-
-    async def _look_at_status(self) -> None:
-        """For watchers that start behind the closing event and would wait for it for ever."""
-        if time.monotonic() - self._looked_at < STATUS_EVERY_SECONDS:
-            return
-        self._looked_at = time.monotonic()
-        view = await self._executions.status(self._tenant, self._execution_id, include_tasks=False)
-        if view.status.closed:
-            # Once more through the log: the closing event may have come after the page was read.
-            self._closed = self.behind = True
+        raise
+    caller = caller_of(connection, dependencies, principal)
+    view = await dependencies.operations.perform("execution.watch", caller, {"execution_id": execution_id})
+    assert isinstance(view, ExecutionView)  # noqa: S101 - what this operation answers
+    return caller, view
 
 
-def _token(websocket: WebSocket) -> str:
-    """From the header, from the subprotocols `bearer, <token>` (browsers), or from `?token=`."""
-    if "authorization" in websocket.headers:
-        return bearer_token(websocket)
-    offered = websocket.scope.get("subprotocols", [])
-    if len(offered) == 2 and offered[0] == "bearer":
-        return str(offered[1])
-    token = websocket.query_params.get("token")
-    if not token:
-        raise UnauthenticatedError("no token")
-    return token
-
-
-def _after(websocket: WebSocket) -> int:
-    text = websocket.query_params.get("after", "0")
+def cursor_of(text: str | None) -> int | None:
+    """The last sequence that the watcher has; None without a cursor."""
+    if text is None or text == "now":
+        return None if text is None else NOW
     if not _SEQUENCE.match(text):
-        raise InvalidParametersError("after must be a sequence")
+        raise InvalidParametersError("after must be a sequence, or now")
     return int(text)
+
+
+async def begin(rooms: Rooms, room: Room, after: int | None) -> tuple[Place, list[Told]]:
+    """Where a watcher with this cursor begins, and what it is told first."""
+    if after is not None and after != NOW:
+        return rooms.place(room, after), []
+    snapshot = await room.snapshot()
+    return rooms.place(room, 0 if after is None else snapshot.sequence or 0), [snapshot]
 
 
 async def _read_until_gone(websocket: WebSocket) -> None:
@@ -232,10 +232,10 @@ async def _read_until_gone(websocket: WebSocket) -> None:
         return
 
 
-async def _close(websocket: WebSocket, code: int) -> None:
+async def _close(websocket: WebSocket, code: int, reason: str) -> None:
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-            await websocket.close(code, _REASONS[code])
+            await websocket.close(code, reason)
     except (RuntimeError, TimeoutError, WebSocketDisconnect):
         # The client was faster, or does not read: the server ends the connection in its own time.
         return

@@ -15,6 +15,7 @@ from engine.contracts.dead_letters import (
     DeadLettersReplayed,
 )
 from engine.contracts.events import InboxBatch
+from engine.contracts.compensation import RetryRequest
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
 from engine.contracts.views import TaskResultView
@@ -41,6 +42,7 @@ class FakeLauncher:
         self.launched: list[ExecutionInput] = []
         self.signals: list[tuple[str, str, str, tuple[Any, ...]]] = []
         self.closed: dict[str, ExecutionStatus | None] = {}
+        self.retries: list[RetryRequest] = []
         self.failure: BaseException | None = None
         self.tried = 0
         self.gate = asyncio.Event()
@@ -54,6 +56,10 @@ class FakeLauncher:
         self._fail()
         self.signals.append((tenant, str(execution_id), name, args))
         await self.gate.wait()
+
+    async def retry_compensations(self, request: RetryRequest) -> None:
+        self._fail()
+        self.retries.append(request)
 
     async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
         self._fail()
@@ -148,6 +154,33 @@ class FakeDeadLetters:
         own = self.letters.get(tenant, {})
         chosen = list(own) if letter_ids is None else letter_ids
         return DeadLettersPurged(purged=sum(own.pop(name, None) is not None for name in chosen))
+
+
+class FakeTickets:
+    """WatchTickets; time does not pass here."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.used: set[str] = set()
+        self.available = True
+
+    async def keep(self, token: str, document: dict[str, Any], seconds: float) -> None:
+        self._check()
+        self.kept[token] = document
+
+    async def take(self, token: str) -> dict[str, Any] | None:
+        self._check()
+        return self.kept.pop(token, None)
+
+    async def use_once(self, token: str, seconds: float) -> bool:
+        self._check()
+        first = token not in self.used
+        self.used.add(token)
+        return first
+
+    def _check(self) -> None:
+        if not self.available:
+            raise UnavailableError("Redis does not answer")
 
 
 class FakeClosings:

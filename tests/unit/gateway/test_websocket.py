@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -16,10 +17,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from engine.contracts.execution import ExecutionStatus
 from engine.errors import UnavailableError
 from engine.security.keys import key_id
+from gateway import watching
 from gateway import websocket as gateway_websocket
 from gateway.serve import GatewayServer, server_config
 from tests.fakes.stores import FakeExecution
-from tests.unit.gateway.conftest import Client, Gateway
+from tests.unit.gateway.conftest import Client, ClientOf, Gateway
 from tests.unit.security.test_tokens import claims
 
 
@@ -71,6 +73,10 @@ async def test_the_log_is_replayed_then_followed_until_the_execution_closes(
     url: str, gateway: Gateway, row: FakeExecution
 ) -> None:
     async with watch(url, row, gateway.token("viewer")) as connection:
+        snapshot = await receive(connection)
+        assert (snapshot["type"], snapshot["sequence"]) == ("workflow.snapshot", 2)
+        assert snapshot["data"]["status"] == "executing"
+        assert snapshot["data"]["task_states"] == dict.fromkeys("abcd", "pending")
         first, second = await receive(connection), await receive(connection)
         assert (first["type"], first["sequence"]) == ("workflow.status_changed", 1)
         assert first["data"] == {
@@ -98,21 +104,27 @@ async def test_the_log_is_replayed_then_followed_until_the_execution_closes(
         )
         row.add_event("error.occurred", {"error_type": "BROKEN", "error_message": "it broke", "task_id": "b"})
         row.add_checkpoint(uuid4(), "interval")
+        hook = {"hook_id": str(uuid4()), "hook_name": "format", "trigger": "post_task", "status": "completed",
+                "duration_ms": 7, "output": "not for everybody"}  # fmt: skip
+        row.add_event("hook.executed", hook)
         row.change(ExecutionStatus.COMPLETED)
         gateway.feed.nudge("default", row.execution_id, {"sequence": 8})
-        messages = [await receive(connection) for _ in range(5)]
+        messages = [await receive(connection) for _ in range(6)]
         assert [message["type"] for message in messages] == [
             "agent.task_assigned",
             "task.completed",
             "error.occurred",
             "checkpoint.created",
+            "hook.executed",
             "workflow.status_changed",
         ]
-        assigned, completed, error, checkpoint, closed = (message["data"] for message in messages)
+        assigned, completed, error, checkpoint, executed, closed = (message["data"] for message in messages)
         assert (assigned["agent_id"], assigned["dependencies"]) == ("worker-1", [])
         assert (completed["result"], completed["duration_seconds"], completed["status"]) == ({"n": 1}, 2, "success")
         assert (error["error_type"], error["task_id"]) == ("BROKEN", "b")
         assert UUID(checkpoint["checkpoint_id"]) in row.checkpoints
+        assert {name: value for name, value in hook.items() if name != "output"}.items() <= executed.items()
+        assert "output" not in executed
         assert closed["new_status"] == "completed"
         assert await close_code(connection) == 1000
     assert gateway.outcomes()[-1] == ("execution.watch", "ok")
@@ -145,6 +157,7 @@ async def test_without_the_feed_the_log_is_still_followed(url: str, gateway: Gat
 async def test_a_closed_execution_is_replayed_and_closed(url: str, gateway: Gateway, row: FakeExecution) -> None:
     row.change(ExecutionStatus.CANCELLED)
     async with watch(url, row, gateway.token()) as connection:
+        assert (await receive(connection))["data"]["status"] == "cancelled"
         assert [(await receive(connection))["sequence"] for _ in range(3)] == [1, 2, 3]
         assert await close_code(connection) == 1000
 
@@ -152,18 +165,19 @@ async def test_a_closed_execution_is_replayed_and_closed(url: str, gateway: Gate
 async def test_more_than_a_page_is_sent_in_order(
     url: str, gateway: Gateway, row: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_websocket, "EVENTS_PAGE", 3)
+    monkeypatch.setattr(watching, "EVENTS_PAGE", 3)
     for number in range(10):
         row.add_event("task.completed", {"task_id": f"t{number}"})
     row.change(ExecutionStatus.COMPLETED)
     async with watch(url, row, gateway.token()) as connection:
+        assert (await receive(connection))["type"] == "workflow.snapshot"
         assert [(await receive(connection))["sequence"] for _ in range(13)] == list(range(1, 14))
 
 
 async def test_a_watcher_behind_the_closing_event_is_closed_too(
     url: str, gateway: Gateway, row: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway_websocket, "STATUS_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(watching, "STATUS_EVERY_SECONDS", 0.0)
     async with watch(url, row, gateway.token(), "?after=999") as connection:
         row.change(ExecutionStatus.COMPLETED)
         gateway.feed.nudge("default", row.execution_id, {"sequence": 3})
@@ -174,12 +188,53 @@ async def test_browsers_send_the_token_as_a_subprotocol(url: str, gateway: Gatew
     protocols: Any = ["bearer", gateway.token()]
     async with watch(url, row, None, subprotocols=protocols) as connection:
         assert connection.subprotocol == "bearer"
-        assert (await receive(connection))["sequence"] == 1
+        assert (await receive(connection))["type"] == "workflow.snapshot"
 
 
-async def test_the_token_may_stand_in_the_query(url: str, gateway: Gateway, row: FakeExecution) -> None:
-    async with watch(url, row, None, f"?token={gateway.token()}") as connection:
-        assert (await receive(connection))["sequence"] == 1
+async def test_a_watch_token_stands_in_the_query_and_works_once_for_its_execution(
+    url: str, gateway: Gateway, client: Client, row: FakeExecution, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await client.http.post(f"/api/v1/executions/{row.execution_id}/watch-token")
+    assert answer.status_code == 201
+    ticket = answer.json()
+    assert ticket["url"] == f"ws://gateway.test/ws/workflows/{row.execution_id}?token={ticket['token']}"
+    with caplog.at_level(0):
+        async with watch(url, row, None, f"?token={ticket['token']}") as connection:
+            assert (await receive(connection))["type"] == "workflow.snapshot"
+        assert await refusal(watch(url, row, None, f"?token={ticket['token']}")) == 4401
+    ours = [record for record in caplog.records if not record.name.startswith("websockets.client")]
+    assert not any(ticket["token"] in record.getMessage() for record in ours)
+    other = (await client.result("execution.watch_token", {"execution_id": str(row.execution_id)}))["token"]
+    attempt = connect(f"{url}/ws/workflows/{uuid4()}?token={other}", proxy=None)
+    assert await refusal(attempt) == 4401
+    assert ticket["token"] not in str(gateway.log.records)
+
+
+async def test_a_watch_token_is_for_what_is_ones_own(client_of: ClientOf, row: FakeExecution) -> None:
+    stranger = client_of(tenant="stranger")
+    assert (await stranger.http.post(f"/api/v1/executions/{row.execution_id}/watch-token")).status_code == 404
+
+
+async def test_a_jwt_in_the_query_must_expire_soon_and_counts_once(
+    url: str, gateway: Gateway, row: FakeExecution
+) -> None:
+    assert await refusal(watch(url, row, None, f"?token={gateway.token()}")) == 4401
+    short = gateway.token(lifetime_seconds=30)
+    async with watch(url, row, None, f"?token={short}") as connection:
+        assert (await receive(connection))["type"] == "workflow.snapshot"
+    assert await refusal(watch(url, row, None, f"?token={short}")) == 4401
+    gateway.tickets.available = False
+    assert await refusal(watch(url, row, None, f"?token={gateway.token(lifetime_seconds=31)}")) == 1013
+
+
+async def test_a_stream_that_a_ticket_opened_ends_with_the_token_behind_it(
+    url: str, gateway: Gateway, row: FakeExecution
+) -> None:
+    document = {"execution_id": str(row.execution_id), "subject": "s", "tenant": "default", "roles": ["viewer"],
+                "expires_at": time.time() + 1}  # fmt: skip
+    await gateway.tickets.keep("opaque", document, 30)
+    async with watch(url, row, None, "?token=opaque") as connection:
+        assert await close_code(connection) == 4401
 
 
 @pytest.mark.parametrize("token", [None, "nonsense"])
@@ -206,13 +261,23 @@ async def test_anothers_execution_is_closed_exactly_like_none(url: str, gateway:
         assert await refusal(attempt) == 4404
 
 
+async def test_who_asks_for_now_gets_a_snapshot_and_what_comes_after_it(
+    url: str, gateway: Gateway, row: FakeExecution
+) -> None:
+    async with watch(url, row, gateway.token(), "?after=now") as connection:
+        assert (await receive(connection))["sequence"] == 2
+        row.change(ExecutionStatus.PAUSED)
+        gateway.feed.nudge("default", row.execution_id, {"sequence": 3})
+        assert (await receive(connection))["sequence"] == 3
+
+
 async def test_an_after_that_is_no_sequence_is_refused(url: str, gateway: Gateway, row: FakeExecution) -> None:
     assert await refusal(watch(url, row, gateway.token(), "?after=-1")) == 4404
 
 
 async def test_a_token_that_expires_ends_the_stream(url: str, gateway: Gateway, row: FakeExecution) -> None:
     async with watch(url, row, gateway.token(lifetime_seconds=2)) as connection:
-        assert (await receive(connection))["sequence"] == 1
+        assert (await receive(connection))["type"] == "workflow.snapshot"
         assert await close_code(connection) == 4401
 
 
@@ -226,7 +291,7 @@ async def test_pages_of_other_origins_are_refused(url: str, gateway: Gateway, ro
 async def test_pages_of_the_gateway_itself_may_watch(url: str, gateway: Gateway, row: FakeExecution) -> None:
     own: Any = url.replace("ws", "http", 1)
     async with watch(url, row, gateway.token(), origin=own) as connection:
-        assert (await receive(connection))["sequence"] == 1
+        assert (await receive(connection))["type"] == "workflow.snapshot"
 
 
 async def test_a_reader_that_is_too_slow_is_closed(
@@ -238,6 +303,8 @@ async def test_a_reader_that_is_too_slow_is_closed(
     async with watch(url, row, gateway.token(), max_queue=1) as connection:
         await asyncio.sleep(1.0)  # not reading is what is tested
         assert await close_code(connection) in (4408, 1006)
+        if connection.close_code == 4408:
+            assert "come back with after=" in (connection.close_reason or "")
 
 
 async def test_too_many_watchers_are_asked_to_come_later(

@@ -9,3 +9,15 @@ CREATE INDEX idx_execution_unpublished ON workflow_executions (completed_at)
 
 GRANT UPDATE (published) ON workflow_executions TO orchestrator_maintenance;
 GRANT SELECT ON execution_events TO orchestrator_maintenance;
+
+-- What happens to a closed execution (a hook that runs behind it) is published too.
+CREATE FUNCTION unconfirm_publication() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.published := false;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION unconfirm_publication() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION unconfirm_publication() TO orchestrator_app, orchestrator_maintenance;
+CREATE TRIGGER unconfirm_publication BEFORE UPDATE OF last_sequence ON workflow_executions FOR EACH ROW
+    WHEN (OLD.published AND NEW.last_sequence <> OLD.last_sequence)
+    EXECUTE FUNCTION unconfirm_publication();
