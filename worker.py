@@ -58,6 +58,7 @@ from hooks.directory import HookDirectory
 from hooks.guarding import Guardian
 from hooks.noticing import HookNotice
 from hooks.worker import HookSources, HookWorker
+from hooks.workplaces import InWorkDirectories
 from workflows.registered import WORKFLOWS as WORKFLOW_CLASSES
 from workflows.registered import sandbox
 
@@ -161,9 +162,10 @@ def _collect_less_often() -> None:
 
 
 async def build(
-    settings: Settings, roles: frozenset[str], stack: AsyncExitStack
+    settings: Settings, roles: frozenset[str], stack: AsyncExitStack, actions: HookActions | None = None
 ) -> Sequence[Callable[[], Awaitable[None]]]:
-    """Wire everything; answer what is to be run. Clean-up goes to the stack."""
+    """Wire everything; answer what is to be run. Clean-up goes to the stack. `actions` are what hooks may do, where
+    that is not what the settings and the installed packages say."""
     stores = await stack.enter_async_context(Stores.open(settings))
     redis = connect_redis(settings)
     stack.push_async_callback(redis.aclose)
@@ -208,7 +210,7 @@ async def build(
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     if HOOKS in roles:
-        jobs += await _hook_jobs(settings, stores, redis, client, feed, stack)
+        jobs += await _hook_jobs(settings, stores, redis, client, feed, stack, actions or HookActions(settings))
     return jobs
 
 
@@ -222,22 +224,28 @@ def _directory(
 
 
 async def _hook_jobs(
-    settings: Settings, stores: Stores, redis: RedisClient, client: Client, feed: RedisFeed, stack: AsyncExitStack
+    settings: Settings,
+    stores: Stores,
+    redis: RedisClient,
+    client: Client,
+    feed: RedisFeed,
+    stack: AsyncExitStack,
+    actions: HookActions,
 ) -> list[Callable[[], Awaitable[None]]]:
     """Asynchronous hooks from the queues, blocking ones as activities."""
     jobs: list[Callable[[], Awaitable[None]]] = []
-    actions = HookActions(settings)
     stack.push_async_callback(actions.close)
     directory = _directory(settings, stores, redis, jobs)
     reader = connect_redis(settings, repeat=False)
     stack.push_async_callback(reader.aclose)
     worker_id = uuid4().hex
+    placed = InWorkDirectories(actions, settings)
     sources = HookSources(stores.hooks, stores.hook_deliveries, stores.dispatch, stores.graphs)
     hook_worker = HookWorker(
-        RedisHookQueue(redis), HookQueueReader(redis, reader, worker_id), sources, actions, feed, settings, worker_id
+        RedisHookQueue(redis), HookQueueReader(redis, reader, worker_id), sources, placed, feed, settings, worker_id
     )
     slots = asyncio.Semaphore(settings.hooks_slots)
-    guardian = Guardian(directory, stores.hooks, stores.hook_deliveries, actions, slots)
+    guardian = Guardian(directory, stores.hooks, stores.hook_deliveries, placed, slots)
     guarding = GuardingActivities(guardian, stores.dispatch, GrownBodies(stores.dispatch, stores.graphs))
     activities = Worker(
         client,

@@ -19,6 +19,8 @@ from engine.contracts.views import ExecutionEvent, ExecutionView
 from engine.postgres.stores import Stores
 from engine.settings import Settings
 from engine.temporal.launcher import TemporalLauncher
+from hooks.directory import HookDirectory
+from hooks.launching import guard
 from orchestration_agent.host import AgentHost, HostOptions
 from orchestration_agent.synthetic import run as synthetic
 from planner.kernel_plan import kernel_plan
@@ -69,6 +71,7 @@ class Bench:
         self.settings = settings
         self.host_options = host_options
         self.hosts: dict[AgentHost, asyncio.Task[None]] = {}
+        self.directory = HookDirectory(stores.hooks, enabled=True)
 
     async def start_host(self, host: AgentHost | None = None) -> AgentHost:
         host = host or AgentHost(synthetic, replace(self.host_options, host_id=""))
@@ -100,6 +103,8 @@ class Bench:
         stored = parsed.model_dump(mode="json")
         workflow_id, _ = await self.stores.definitions.create(self.tenant, stored, plan.plan_hash, plan, "tester")
         execution_id = uuid.uuid4()
+        bare = kernel_plan(parsed, plan, "exponential_backoff")
+        guarded, hooks = guard(bare, parsed.name, await self.directory.index(self.tenant))
         launch = ExecutionInput(
             tenant=self.tenant,
             execution_id=str(execution_id),
@@ -107,7 +112,7 @@ class Bench:
             workflow_name=parsed.name,
             pattern=parsed.orchestration_pattern.value,
             pattern_config=complete_settings(parsed),
-            plan=kernel_plan(parsed, plan, "exponential_backoff"),
+            plan=guarded,
             partition=partition_of(str(execution_id), self.settings.event_partitions),
             trace_id=str(uuid.uuid4()),
             timeout_ms=options.get("timeout", 600) * 1000,
@@ -115,6 +120,7 @@ class Bench:
             pause_grace_ms=options.get("pause_grace_seconds", 30) * 1000,
             started_at_ms=int(time.time() * 1000),
             history_events_max=options.get("history_events_max", 1_000),
+            hooks=hooks,
         )
         await self.stores.executions.insert_planning(
             self.tenant, launch, input_data or {}, {}, "tester", allow_concurrent=True, request_hash=None
