@@ -120,7 +120,7 @@ class Run:
         if submission is None:
             memory.keep()  # its agent still has it
             return
-        if end[0] == "fail" and submission.at_ms >= desk.now_ms:
+        if end[0] == "fail" and not submission.attempt and submission.at_ms >= desk.now_ms:
             # Stored ticks are applied kind by kind, failures first: a task taken over just now fails a tick later.
             memory.wake_in(0)
             memory.keep()
