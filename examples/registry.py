@@ -16,6 +16,8 @@ class Example:
 EXAMPLES: Final = (
     Example("supervisor", "code_review", "three agents review a git repository; one of them is killed on the way"),
     Example("supervisor", "language_model", "an article by language models, behind an endpoint of your own"),
+    Example("swarm", "estimation", "16 agents estimate the size of Python's standard library from samples, and vote"),
+    Example("network", "gossip", "16 peers find an average by messages alone; one of their processes is killed"),
 )
 
 

@@ -68,6 +68,7 @@ class NetworkPolicy(Policy):
                 Exchange(assembly, talk, topology, goal).proceed(heard.get(i, ()))
             except NoRoomError as error:
                 assembly.give_up(NO_ROOM, str(error))
+        take_ready(desk)  # what waited for a task that is over now
 
     def next_due_ms(self, state: RunState) -> int | None:
         found: list[int] = []

@@ -75,6 +75,7 @@ class SwarmPolicy(Policy):
                 Deliberation(assembly, question).proceed(heard.get(i, ()))
             except NoRoomError as error:
                 assembly.give_up(NO_ROOM, str(error))
+        take_ready(desk)  # what waited for a task that is over now
 
     def next_due_ms(self, state: RunState) -> int | None:
         found: list[int] = []
@@ -163,6 +164,9 @@ class Deliberation:
         if not self.question.options and self._candidates():
             note["candidates"] = [value_of(key) for key in self._candidates()]
         if round_number > 1:
+            own = self._vote(round_number - 1, n)
+            if own:
+                note["own"] = _shown(own)
             note.update(self._seen(n, round_number - 1))
         return note
 

@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from engine.contracts.execution import ExecutionStatus
+from engine.contracts.voting import VotingRule
+from engine.voting.recounting import recount
 from orchestration_agent.host import AgentHost
 from orchestration_agent.task import Task
 from tests.integration.engine.bench import Bench, definition, types
@@ -60,7 +62,9 @@ async def test_a_swarm_votes_in_rounds_and_its_decision_is_the_tasks_result(benc
     assert task_input["hint"] == 7
     assert task_input["swarm"]["options"] == ["red", "blue", "green"]
     assert results["first"]["decision"] == "red", "members get the results of the question's dependencies"
-    assert context == {"round": 2, "phase": "vote", "seen": {"worker-2": "blue", "worker-3": "green"}}
+    assert context == {
+        "round": 2, "phase": "vote", "own": "red", "seen": {"worker-2": "blue", "worker-3": "green"}
+    }  # fmt: skip
     events = await bench.events(execution_id)
     assert types(events, "colour").count("vote.cast") == 6
     assert types(events, "colour").count("vote.counted") == 2
@@ -146,3 +150,27 @@ async def test_a_network_survives_continue_as_new_and_delivers_everything_once(b
     assert ended["messages"] == 4 * 20
     assert sum(ended["states"].values()) == 80
     await bench.assert_replays(execution_id)
+
+
+async def test_kept_votes_are_counted_again_without_the_agents(bench: Bench) -> None:
+    async def member(task: Task) -> Any:
+        return {"vote": {"worker-1": "a", "worker-2": "b", "worker-3": "b"}.get(task.agent_id, "c")}
+
+    await with_agent(bench, member)
+    document = swarm({"id": "ask"}, {"id": "too"}, agents=5, rounds_max=2, on_undecided="complete")
+    execution_id = await bench.start(document)
+    await bench.until_closed(execution_id)
+    await bench.stop()
+    executions = bench.stores.executions
+    kept = await executions.counted_rounds(bench.tenant, execution_id, task_id=None, round_number=None, limit=10)
+    assert [(item.task_id, item.round, item.recorded["decision"]) for item in kept] == [
+        ("ask", 2, None),
+        ("too", 2, None),
+    ]
+    again = recount(kept[0], VotingRule(rule="quorum", tie_break="lowest"), str(execution_id))
+    assert again.recounted["decision"] == "b"
+    assert again.dissent == ("worker-1", "worker-4", "worker-5")
+    (first,) = await executions.counted_rounds(bench.tenant, execution_id, task_id="too", round_number=1, limit=10)
+    assert (first.round, len(first.votes)) == (1, 5)
+    none = await executions.counted_rounds(bench.tenant, execution_id, task_id="other", round_number=None, limit=10)
+    assert none == []

@@ -6,6 +6,7 @@ import pytest
 
 from engine.contracts.execution import ExecutionStatus
 from tests.unit.workflows.assembly_drill import AssemblyDrill, assembly_input
+from tests.unit.workflows.drill import launch_input, task
 from workflows.kernel.state import Phase
 from workflows.policies.swarm import SwarmPolicy
 
@@ -54,12 +55,22 @@ def test_dependents_get_the_decision_and_nothing_is_remembered() -> None:
     assert swarm.state.submitted == {}
 
 
+def test_a_question_that_waits_for_another_is_asked_of_all_members_too() -> None:
+    specs = [task("q"), task("r", deps=(0,))]
+    swarm = AssemblyDrill(launch_input(*specs, agents=2, pattern_config={}), SwarmPolicy(), slots=4)
+    swarm.run(votes("a", "a"))
+    assert swarm.result("r")["voted"] == 2
+    assert set(swarm.assigned()) == {"q[0]", "q[1]", "r[0]", "r[1]"}
+
+
 def test_without_a_decision_there_is_another_round_in_which_members_see_the_votes() -> None:
     swarm = drill({"options": ["a", "b", "c"], "convergence": {"rounds": 5}})
     swarm.tick()
     swarm.answer_all(votes("a", "b", "c"))
     swarm.tick()
-    assert swarm.told["q[0]"] == {"round": 2, "phase": "vote", "seen": {"worker-2": "b", "worker-3": "c"}}
+    assert swarm.told["q[0]"] == {
+        "round": 2, "phase": "vote", "own": "a", "seen": {"worker-2": "b", "worker-3": "c"}
+    }  # fmt: skip
     swarm.answer_all(votes("a", "b", "b"))
     swarm.tick()
     assert swarm.result()["decision"] == "b"
@@ -81,7 +92,9 @@ def test_in_a_large_full_swarm_a_member_sees_the_tally() -> None:
     swarm.tick()
     swarm.answer_all(votes("a", "b", "a", "b", "a"))
     swarm.tick()
-    assert swarm.told["q[3]"] == {"round": 2, "phase": "vote", "tally": [["a", 3], ["b", 2]]}
+    assert swarm.told["q[3]"] == {
+        "round": 2, "phase": "vote", "own": "b", "tally": [["a", 3], ["b", 2]]
+    }  # fmt: skip
 
 
 def test_the_hub_of_a_star_sees_how_its_neighbours_voted() -> None:

@@ -1,0 +1,1 @@
+"""A network that computes an average by gossip: nobody knows all numbers, and nothing is counted twice."""
