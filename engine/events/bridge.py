@@ -29,6 +29,7 @@ from engine.errors import EngineError, NotFoundError, UnavailableError
 from engine.events import keys, wire
 from engine.events.dead_letters import DeadLetters, Fields
 from engine.events.deliveries import UNHURRIED_BUSY_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
+from engine.events.forwarding import Forwarding
 from engine.events.intake import ProgressIntake
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
@@ -95,6 +96,7 @@ class Bridge:
         self._poison: dict[tuple[str, int, str], int] = {}
         """Entries that were refused, and how often."""
         self._letters = DeadLetters(redis, leases.partitions)
+        self._forwarding = Forwarding(launcher, maintenance, self._acknowledge, self._bury_entry)
         self._read_count = READ_COUNT
         self._tenants: list[str] = []
         self._tenants_at = 0.0
@@ -107,6 +109,7 @@ class Bridge:
 
     async def stop(self) -> None:
         await end_all(self._senders)
+        await self._forwarding.stop()
         await self._leases.release()
 
     def acknowledged(self, tenant: str, execution_id: str, entry_ids: Sequence[str]) -> None:
@@ -243,6 +246,9 @@ class Bridge:
                 return
             if self._is_parked(tenant, report.execution_id, deliveries):
                 return
+            if report.external is not None:
+                self._forwarding.begin(tenant, report.execution_id, partition, entry_id, report.external)
+                return
             events = await self._events(tenant, report, size_bytes)
             batch = InboxBatch.trusted(
                 entry_id=entry_id,
@@ -335,12 +341,13 @@ class Bridge:
         await self._acknowledge(tenant, partition, entry_id)
 
     async def _bury_held(self, deliveries: Deliveries, held: Held, reason: str) -> None:
-        """As it was written: what is held is only what the workflow was to hear."""
-        stream = keys.partition_stream(deliveries.tenant, deliveries.partition)
         entry_id = held.batch.entry_id
-        found: Any = await self._redis.xrange(stream, entry_id, entry_id)
-        fields = found[0][1] if found else None
-        await self._bury(deliveries.tenant, deliveries.partition, entry_id, fields, reason, deliveries.failures)
+        await self._bury_entry(deliveries.tenant, deliveries.partition, entry_id, reason, deliveries.failures)
+
+    async def _bury_entry(self, tenant: str, partition: int, entry_id: str, reason: str, tries: int) -> None:
+        """As it was written: what is held is only what the workflow was to hear."""
+        found: Any = await self._redis.xrange(keys.partition_stream(tenant, partition), entry_id, entry_id)
+        await self._bury(tenant, partition, entry_id, found[0][1] if found else None, reason, tries)
 
     # Sending ---------------------------------------------------------------------------------------------------
 

@@ -2,21 +2,27 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.events import AgentEvent, AgentEventType, TaskError
 from engine.contracts.limits import (
     ERROR_MESSAGE_LENGTH_MAX,
+    EXTERNAL_EVENT_BYTES_MAX,
+    NAME_LENGTH_MAX,
     RESULT_BYTES_MAX,
     SIGNAL_BYTES_MAX,
     SPAWN_BYTES_MAX,
 )
 
 PROGRESS = "agent.task_progress"
+EXTERNAL_TYPES: Final = frozenset({b"session.saved", b"session.resumed"})
+"""What the keeper of sessions tells: an external event of the execution, as if it had come over HTTP."""
+
 EVENTS_PER_ENTRY_MAX = 2_000
 ENTRY_BYTES_MAX = 2 * RESULT_BYTES_MAX
 NESTING_MAX = 100
@@ -101,10 +107,13 @@ class Report(BaseModel):
 
     execution_id: str
     events: list[WireEvent]
+    external: ExternalEvent | None = None
+    """What a system outside tells the execution, instead of an agent's reports."""
 
 
 _EVENTS: TypeAdapter[list[WireEvent]] = TypeAdapter(Annotated[list[WireEvent], Field(max_length=EVENTS_PER_ENTRY_MAX)])
 _EVENT: TypeAdapter[WireEvent] = TypeAdapter(WireEvent)
+_MOMENT: TypeAdapter[int] = TypeAdapter(Milliseconds)
 
 
 def decode_report(fields: Mapping[bytes, bytes]) -> Report:
@@ -186,6 +195,8 @@ def _execution_id(raw: bytes | None) -> str:
 
 def _decode_single(fields: Mapping[bytes, bytes]) -> Report:
     payload = _document(fields.get(b"payload", b"{}"), "payload")
+    if fields.get(b"event_type") in EXTERNAL_TYPES:
+        return _decode_external(fields, payload)
     if not isinstance(payload, dict):
         raise WireError("payload is not a JSON object")
     document = {
@@ -197,6 +208,19 @@ def _decode_single(fields: Mapping[bytes, bytes]) -> Report:
         execution_id=_execution_id(fields.get(b"execution_id")),
         events=_checked([_EVENT.validate_python(document)], fields.get(b"payload", b"")),
     )
+
+
+def _decode_external(fields: Mapping[bytes, bytes], payload: Any) -> Report:
+    size_bytes = len(fields.get(b"payload", b""))
+    if size_bytes > EXTERNAL_EVENT_BYTES_MAX or _deeper(payload, NESTING_MAX):
+        raise WireError(f"a payload of {size_bytes} bytes: at most {EXTERNAL_EVENT_BYTES_MAX}, {NESTING_MAX} deep")
+    event_id = fields.get(b"event_id", b"").decode(errors="replace")
+    if len(event_id) > NAME_LENGTH_MAX or not event_id.isprintable():
+        raise WireError(f"event_id is not printable, or longer than {NAME_LENGTH_MAX}")
+    at_ms = _MOMENT.validate_python(fields.get(b"timestamp", b"").decode(errors="replace"))
+    kind = fields[b"event_type"].decode()
+    external = ExternalEvent.trusted(event_id=event_id, type=kind, at_ms=at_ms, payload=payload)
+    return Report.model_construct(execution_id=_execution_id(fields.get(b"execution_id")), events=[], external=external)
 
 
 def encode_events(events: list[dict[str, Any]]) -> bytes:

@@ -63,6 +63,7 @@ class Crossing:
         """As a process that dies: nothing is released."""
         await end_all([self._running.pop(bridge)])
         await end_all(bridge._senders)
+        await bridge._forwarding.stop()
 
     async def stop(self, bridge: Bridge) -> None:
         await end_all([self._running.pop(bridge)])

@@ -20,7 +20,7 @@ from engine.contracts.limits import (
 from engine.embedded.valkey import ValkeyServer
 from engine.errors import InvalidParametersError, NotFoundError, UnavailableError
 from engine.events import bridge as bridge_module
-from engine.events import keys
+from engine.events import forwarding, keys
 from engine.events.connection import connect
 from engine.events.functions import Functions
 from engine.settings import Settings
@@ -585,3 +585,89 @@ async def test_a_restart_of_redis_is_sat_out_and_nothing_is_lost(tmp_path: Path,
         await crossing.close()
         await redis.aclose()
         await server.stop()
+
+
+def session(execution_id: str, **fields: str) -> dict[Any, Any]:
+    told = {"event_type": "session.saved", "execution_id": execution_id, "timestamp": "2026-01-01T00:00:00Z"}
+    return {**told, "payload": '{"session_id":"s-1"}', **fields}
+
+
+async def test_what_the_keeper_of_sessions_tells_reaches_the_execution_as_an_external_event(
+    crossing: Crossing,
+) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    added: Any = await crossing.redis.xadd(crossing.stream(), session(execution_id))
+    named = session(execution_id, event_type="session.resumed", event_id="r-1")
+    await crossing.redis.xadd(crossing.stream(), named)
+    await until(lambda: len(crossing.launcher.signals) == 2)
+    (first,), (second,) = (arguments for _, _, name, arguments in crossing.launcher.signals if name == "external_event")
+    assert (first.type, first.event_id, first.payload) == (
+        "session.saved",
+        f"0:{added.decode()}",
+        {"session_id": "s-1"},
+    )
+    assert (second.type, second.event_id, second.at_ms) == ("session.resumed", "r-1", 1_767_225_600_000)
+    await eventually(lambda: _is(crossing.waiting(), 0))
+
+
+async def test_an_external_event_is_kept_until_temporal_has_it(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
+    crossing.launcher.failure = UnavailableError("Temporal does not answer")
+    crossing.start()
+    await crossing.redis.xadd(crossing.stream(), session(crossing.execution()))
+    await until(lambda: crossing.launcher.tried > forwarding.TRIES_MAX)
+    assert await crossing.waiting() == 1
+    crossing.launcher.failure = None
+    await eventually(lambda: _is(crossing.waiting(), 0))
+    assert len(crossing.launcher.signals) == 1
+
+
+@pytest.mark.parametrize(("closed", "reason"), [(True, b"too late"), (None, b"no such execution")])
+async def test_an_external_event_for_nobody_is_a_dead_letter_after_five_tries(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch, closed: bool | None, reason: bytes
+) -> None:
+    monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
+    execution_id = crossing.execution()
+    if closed:
+        crossing.closings.closed[crossing.tenant, execution_id] = True
+    crossing.launcher.failure = NotFoundError("no open run")
+    crossing.start()
+    await crossing.redis.xadd(crossing.stream(), session(execution_id))
+    await eventually(crossing.dead_letters)
+    [letter] = await crossing.dead_letters()
+    assert letter[b"reason"].startswith(reason)
+    assert (letter[b"tries"], crossing.launcher.tried) == (b"5", 5)
+    assert letter[b"entry:payload"] == b'{"session_id":"s-1"}'
+
+
+async def test_external_events_for_a_run_that_has_not_begun_wait_and_no_more_are_taken_than_there_is_room(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(forwarding, "UNDER_WAY_MAX", 1)
+    execution_id = crossing.execution()
+    crossing.closings.closed[crossing.tenant, execution_id] = False
+    crossing.launcher.failure = NotFoundError("no open run")
+    bridge = crossing.start()
+    for _ in range(3):
+        await crossing.redis.xadd(crossing.stream(), session(execution_id))
+    await until(lambda: crossing.launcher.tried > 10)
+    assert len(bridge._forwarding._under_way) == 1
+    crossing.launcher.failure = None
+    await until(lambda: len({arguments[0].event_id for *_, arguments in crossing.launcher.signals}) == 3)
+    await eventually(lambda: _is(crossing.waiting(), 0))
+
+
+@pytest.mark.parametrize("fields", [{"payload": '"' + "x" * 70_000 + '"'}, {"timestamp": "never"},
+                                    {"event_id": "x" * 300}, {"execution_id": "nobody"},
+                                    {"payload": "[" * 101 + "]" * 101}])  # fmt: skip
+async def test_external_events_that_are_not_understood_are_dead_letters(
+    crossing: Crossing, fields: dict[str, str]
+) -> None:
+    crossing.start()
+    await crossing.redis.xadd(crossing.stream(), session(crossing.execution()) | fields)
+    await eventually(crossing.dead_letters)
+    assert crossing.launcher.signals == []
