@@ -1,7 +1,11 @@
 """A plan in the form that the kernel runs."""
 
+from typing import Any
+
 from engine.contracts.definition import (
     RETRY_POLICIES,
+    FaultTolerance,
+    Pattern,
     RetryPolicy,
     RetryPolicyName,
     TaskDefinition,
@@ -10,6 +14,7 @@ from engine.contracts.definition import (
 )
 from engine.contracts.kernel import KernelPlan, KernelRole, KernelTask, KernelTrigger
 from engine.contracts.plan import Plan
+from engine.hierarchy import resources_of
 
 
 def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: RetryPolicyName) -> KernelPlan:
@@ -36,13 +41,29 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
                 for_each=task.for_each is not None,
                 triggers=tuple(_trigger(trigger) for trigger in task.triggers) if task.triggers else (),
                 reuse=task.reuse,
+                compensation=task.compensation_action,
+                **_for_authority(definition, task),
             )
         )
     roles = {
         role: KernelRole(type=agent.type, count=agent.count, capabilities=tuple(agent.capabilities))
         for role, agent in sorted(definition.agents.items())
     }
-    return KernelPlan(tasks=tuple(tasks), roles=roles, on_failure=definition.on_failure)
+    saga = (definition.fault_tolerance or FaultTolerance()).saga_pattern
+    return KernelPlan(
+        tasks=tuple(tasks),
+        roles=roles,
+        on_failure=definition.on_failure,
+        compensates=saga.compensation_enabled,
+        rolls_back=saga.rollback_on_failure,
+    )
+
+
+def _for_authority(definition: WorkflowDefinition, task: TaskDefinition) -> dict[str, Any]:
+    """What a hierarchy must know of a task to say who may do it; others need not carry it."""
+    if definition.orchestration_pattern is not Pattern.HIERARCHICAL:
+        return {}
+    return {"action": task.action, "resources": resources_of(task.input) or ()}
 
 
 def _trigger(trigger: Trigger) -> KernelTrigger:

@@ -36,6 +36,10 @@ class GrownBodies:
                 continue
             if "about" in body:
                 body = _alike(body, planned.get(body["about"]) or {})
+            if "concerning" in body:
+                subject = body["concerning"]
+                known = await self.of(tenant, execution_id, planned, [subject])
+                body = _concerning(body, known.get(subject) or {})
             body = _with_additions(body, addition)
             if addition.element is not None:
                 items = await self._items(tenant, execution_id, addition.items_ref)
@@ -70,6 +74,21 @@ def _alike(body: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         "depends_on": about.get("depends_on") or [],
         "action": about.get("action") or body.get("action"),
         "input": {**(about.get("input") or {}), **(body.get("input") or {})},
+    }
+
+
+def _concerning(body: dict[str, Any], subject: dict[str, Any]) -> dict[str, Any]:
+    """A task that a pattern asked for, of one who is to judge another: with what that one is, and what it got."""
+    told = {
+        "id": body["concerning"],
+        "role": subject.get("agent"),
+        "action": subject.get("action") or body["concerning"],
+        "input": subject.get("input") or {},
+    }
+    return {
+        **body,
+        "depends_on": subject.get("depends_on") or [],
+        "input": {"task": told, **(body.get("input") or {})},
     }
 
 

@@ -280,7 +280,7 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
         "epoch": epoch,
         "attempt": attempt.attempt,
         "action": task.get("action") or attempt.task_id,
-        "input": task.get("input") or {},
+        "input": (task.get("input") or {}) if attempt.input is None else attempt.input,
         "results": {d: results[d] for d in task.get("depends_on", ()) if d in results},
         "timeout_seconds": task.get("timeout_seconds", 300),
     }
@@ -288,6 +288,8 @@ def _assignment(task: dict[str, Any], attempt: Attempt, epoch: int, results: dic
         assignment["after"] = attempt.after
     if attempt.note is not None:
         assignment["context"] = attempt.note
+    if attempt.overlay is not None:
+        assignment["input"] = {**assignment["input"], **attempt.overlay}
     return assignment
 
 

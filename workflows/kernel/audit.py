@@ -133,9 +133,8 @@ class AuditTrail:
     def failed(self, item: Failed, started_at_ms: int | None) -> None:
         """An attempt that failed; and when it runs again."""
         self.attempt_failed(item, started_at_ms)
-        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id or None, "attempt": item.attempt}
         if item.retry_at_ms is None:
-            self.add(AuditEventType.ERROR_OCCURRED, error_type=item.code, error_message=item.message, **where)
+            self.given_up(item)
         else:
             self.add(
                 AuditEventType.RETRY_SCHEDULED,
@@ -143,6 +142,10 @@ class AuditTrail:
                 attempt=item.attempt,
                 delay_seconds=max(item.retry_at_ms - self.now_ms, 0) / 1000,
             )
+
+    def given_up(self, item: Failed) -> None:
+        where: dict[str, Any] = {"task_id": item.task_id, "agent_id": item.agent_id or None, "attempt": item.attempt}
+        self.add(AuditEventType.ERROR_OCCURRED, error_type=item.code, error_message=item.message, **where)
 
     def returned(self, attempt: Attempt, reason: str) -> None:
         self.add(
@@ -196,7 +199,7 @@ class AuditTrail:
             checkpoint_id=item.checkpoint_id,
             reason=item.reason,
             tasks_completed=len(item.completed),
-            in_flight=[attempt.model_dump(exclude={"after"}) for attempt in item.in_flight],
+            in_flight=[attempt.model_dump(exclude={"after", "input", "overlay"}) for attempt in item.in_flight],
         )
 
     def error(self, error: TerminalError) -> None:

@@ -286,10 +286,15 @@ class Fold:
             task_id=self.state.specs[i].id, attempt=run.attempt, agent_id="", code=code[:100], message=message,
             at_ms=now_ms,
         )  # fmt: skip
-        self._failed(failed, None)
+        submission = self.state.submitted.get(i)
+        self._failed(failed, None, told=submission is not None and submission.failed)
 
-    def _failed(self, failed: Failed, started_at_ms: int | None) -> None:
+    def _failed(self, failed: Failed, started_at_ms: int | None, *, told: bool = False) -> None:
+        """`told`: the audit log knows of the attempt's end, and now hears that the pattern could not help it."""
         self.change.fail(failed)
-        self.trail.failed(failed, started_at_ms)
+        if told:
+            self.trail.given_up(failed)
+        else:
+            self.trail.failed(failed, started_at_ms)
         if failed.retry_at_ms is None and self.first_failed is None:
             self.first_failed = failed
