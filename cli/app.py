@@ -43,6 +43,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "dlq": LazyCommand(
         "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True
     ),
+    "hooks": LazyCommand(
+        "cli.hooks", "Steps of your own on the engine's events: register, look at, change, try, switch.", group=True
+    ),
     "replay": LazyCommand("cli.replay", "Replay an execution's history against the present code."),
     "token": LazyCommand("cli.tokens", "Issue a token for a tenant and a role."),
     "agent-url": LazyCommand("cli.tokens", "Show the Redis address with which a tenant's agents log in."),

@@ -16,8 +16,13 @@ from engine.errors import (
     CheckpointNotFoundError,
     EngineError,
     ForbiddenError,
+    HookExecutionFailedError,
+    HookNameConflictError,
+    HookNotFoundError,
     IdempotencyConflictError,
     InvalidDefinitionError,
+    InvalidHookActionError,
+    InvalidHookTriggerError,
     InvalidParametersError,
     InvalidTransitionError,
     NotFoundError,
@@ -49,6 +54,11 @@ _BY_RPC_CODE: dict[int, type[EngineError]] = {
     -32006: AllocationTimeoutError,
     -32007: InvalidTransitionError,
     -32008: CheckpointNotFoundError,
+    -32011: HookNameConflictError,
+    -32012: InvalidHookTriggerError,
+    -32013: InvalidHookActionError,
+    -32014: HookNotFoundError,
+    -32015: HookExecutionFailedError,
     -32016: UnauthenticatedError,
     -32017: ForbiddenError,
     -32018: IdempotencyConflictError,
@@ -89,10 +99,13 @@ class EngineClient:
     ) -> None:
         self._http.close()
 
-    def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    def call(
+        self, method: str, params: dict[str, Any], *, timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
         """One JSON-RPC call; returns its result."""
         request = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        response = self._send("POST", "/api/v1/jsonrpc", json=request)
+        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS)
+        response = self._send("POST", "/api/v1/jsonrpc", json=request, timeout=timeout)
         document = self._document(response)
         error = document.get("error")
         if isinstance(error, dict):

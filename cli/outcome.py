@@ -7,6 +7,8 @@ from engine.errors import (
     ConfigurationError,
     EngineError,
     InvalidDefinitionError,
+    InvalidHookActionError,
+    InvalidHookTriggerError,
     InvalidParametersError,
     NotFoundError,
 )
@@ -35,7 +37,9 @@ def exit_code_of(error: EngineError) -> ExitCode:
         return ExitCode.NOT_FOUND
     if isinstance(error, InvalidDefinitionError):
         return ExitCode.FAILED
-    if isinstance(error, InvalidParametersError | ConfigurationError):
+    if isinstance(
+        error, InvalidParametersError | ConfigurationError | InvalidHookActionError | InvalidHookTriggerError
+    ):
         return ExitCode.USAGE
     if error.transient:
         return ExitCode.UNAVAILABLE

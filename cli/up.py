@@ -84,6 +84,7 @@ def engine_roles(host: str, port: int, workers: int = 1) -> list[RoleSpec]:
         command_role("gateway", "serve", "gateway", "--host", host, "--port", str(port), passing_exit_codes=MAY_PASS),
         *(command_role(name, "serve", "worker", passing_exit_codes=MAY_PASS) for name in names),
         command_role("hosts", "serve", "hosts", passing_exit_codes=MAY_PASS),
+        command_role("hooks", "serve", "hooks", passing_exit_codes=MAY_PASS),
     ]
 
 

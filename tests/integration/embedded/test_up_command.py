@@ -174,11 +174,12 @@ def test_the_command_line_becomes_options(tmp_path: Path, monkeypatch: pytest.Mo
     assert taken == [UpOptions(tmp_path, 0, "0.0.0.0", catalogue, True, ServerPorts(1, 2, 3, 4), 5)]  # noqa: S104
 
 
-def test_the_engine_is_a_gateway_a_worker_and_a_host_fleet() -> None:
+def test_the_engine_is_a_gateway_a_worker_a_host_fleet_and_a_hook_worker() -> None:
     assert [(role.name, role.arguments[3:]) for role in engine_roles("127.0.0.1", 8002)] == [
         ("gateway", ("serve", "gateway", "--host", "127.0.0.1", "--port", "8002")),
         ("worker", ("serve", "worker")),
         ("hosts", ("serve", "hosts")),
+        ("hooks", ("serve", "hooks")),
     ]
 
 
