@@ -50,14 +50,15 @@ agents:
 class RunningEngine:
     """One data directory, and the processes that run on it."""
 
-    def __init__(self, directory: Path, workers: int = 1) -> None:
+    def __init__(self, directory: Path, workers: int = 1, catalogue: Path | None = None) -> None:
         self.directory = directory
         self.workers = workers
         self.data_dir = directory / "data"
         self.record = directory / "record.jsonl"
         self.record.touch()
-        self.catalogue = directory / "catalogue.yaml"
-        self.catalogue.write_text(CATALOGUE.format(python_path=AGENTS_CODE, record=self.record))
+        self.catalogue = catalogue or directory / "catalogue.yaml"
+        if catalogue is None:
+            self.catalogue.write_text(CATALOGUE.format(python_path=AGENTS_CODE, record=self.record))
         self.announced: dict[str, Any] = {}
         self.start_seconds = 0.0
         self._process: subprocess.Popen[bytes] | None = None
@@ -121,6 +122,12 @@ class RunningEngine:
             caller.close()
         self._callers.clear()
         return process, descendants(process.pid)
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -227,12 +234,12 @@ class RunningEngine:
 
 
 @contextmanager
-def running_engine(workers: int = 1) -> Iterator[RunningEngine]:
-    """An engine of one's own, with an orderly end that leaves nothing behind."""
+def running_engine(workers: int = 1, catalogue: Path | None = None) -> Iterator[RunningEngine]:
+    """An engine of one's own, with an orderly end that leaves nothing behind. `catalogue`: in place of the tests'."""
     # Not pytest's own directory: PostgreSQL runs as another user when the tests run as root, and could not enter.
     directory = Path(tempfile.mkdtemp(prefix="orchestrator-acceptance-"))
     directory.chmod(0o711)
-    engine = RunningEngine(directory, workers)
+    engine = RunningEngine(directory, workers, catalogue)
     try:
         engine.start()
         yield engine
