@@ -22,17 +22,19 @@ _JSON_SCHEMA_KINDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True)
 class Shape:
-    """`kinds` it may be of. `fields` are those of an object that are known; `closed`: it has no others."""
+    """`kinds` it may be of. `fields` are those of an object that are known; `closed`: it has no others; `sure`: it has
+    all of them."""
 
     kinds: frozenset[str] = KINDS
     fields: Mapping[str, "Shape"] = field(default_factory=dict)
     closed: bool = False
+    sure: bool = False
 
     def of_field(self, name: str) -> "Shape | None":
         """None: there is certainly no such field."""
         found = self.fields.get(name)
         if found is not None:
-            return Shape(found.kinds | {"null"}, found.fields, found.closed)
+            return found if self.sure else Shape(found.kinds | {"null"}, found.fields, found.closed, found.sure)
         return None if self.closed else ANY
 
 
@@ -44,7 +46,7 @@ def of_kinds(*kinds: str) -> Shape:
 
 
 def closed_object(**fields: Shape) -> Shape:
-    return Shape(frozenset({"object"}), fields, closed=True)
+    return Shape(frozenset({"object"}), fields, closed=True, sure=True)
 
 
 def shape_of_schema(schema: Mapping[str, Any]) -> Shape:

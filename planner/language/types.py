@@ -63,7 +63,9 @@ class Inference:
                     self._of(item)
                 return of_kinds("list")
             case nodes.ObjectLiteral(entries=entries):
-                return Shape(frozenset({"object"}), {key: self._of(value) for key, value in entries}, closed=True)
+                return Shape(
+                    frozenset({"object"}), {key: self._of(value) for key, value in entries}, closed=True, sure=True
+                )
             case nodes.Not(operand=operand):
                 self._need(operand, CONDITION, "not needs true, false or null")
                 return of_kinds("boolean")
