@@ -1,0 +1,95 @@
+"""A cluster of three Valkey nodes on this machine, for the length of a test module."""
+
+import asyncio
+import socket
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from engine.embedded.binaries import valkey_program
+from tests.fakes.streams import eventually
+
+NODES = 3
+SLOTS = 16_384
+START_SECONDS = 60.0
+
+CONFIGURATION = """\
+port {port}
+cluster-port {bus_port}
+bind 127.0.0.1
+protected-mode no
+dir {directory}
+daemonize no
+appendonly no
+save ""
+cluster-enabled yes
+cluster-config-file nodes.conf
+cluster-require-full-coverage yes
+"""
+
+
+class ValkeyCluster:
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._processes: list[asyncio.subprocess.Process] = []
+        self.ports: list[int] = []
+
+    async def start(self) -> None:
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2 * NODES)]
+            free = [listener.getsockname()[1] for listener in sockets]
+        self.ports, bus_ports = free[:NODES], free[NODES:]
+        for number, (port, bus_port) in enumerate(zip(self.ports, bus_ports, strict=True)):
+            folder = self._directory / f"node-{number}"
+            folder.mkdir(parents=True)
+            text = CONFIGURATION.format(port=port, bus_port=bus_port, directory=folder)
+            (folder / "valkey.conf").write_text(text)
+            with (folder / "log").open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    valkey_program(), str(folder / "valkey.conf"), stdout=log, stderr=log
+                )
+            self._processes.append(process)
+        clients = [Redis(host="127.0.0.1", port=port) for port in self.ports]
+        try:
+            await self._join(clients, bus_ports)
+        finally:
+            for client in clients:
+                await client.aclose()
+
+    async def stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            await process.wait()
+
+    async def _join(self, clients: list[Redis], bus_ports: list[int]) -> None:
+        share = -(-SLOTS // NODES)
+        for number, client in enumerate(clients):
+            await eventually(partial(_answers, client), START_SECONDS)
+            first, last = number * share, min((number + 1) * share, SLOTS) - 1
+            await _command(client, "CLUSTER", "ADDSLOTSRANGE", first, last)
+        for port, bus_port in zip(self.ports[1:], bus_ports[1:], strict=True):
+            await _command(clients[0], "CLUSTER", "MEET", "127.0.0.1", port, bus_port)
+        for client in clients:
+            await eventually(partial(_is_whole, client), START_SECONDS)
+
+
+async def _answers(client: Redis) -> bool:
+    try:
+        return bool(await client.ping())
+    except (RedisConnectionError, OSError):
+        return False
+
+
+async def _is_whole(client: Redis) -> bool:
+    state = await _command(client, "CLUSTER", "INFO")
+    known = await _command(client, "CLUSTER", "NODES")
+    return state["cluster_state"] == "ok" and len(known) == NODES
+
+
+async def _command(client: Redis, *arguments: Any) -> Any:
+    return await client.execute_command(*arguments)  # type: ignore[no-untyped-call]  # the client's own gap
