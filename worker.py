@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.allocation import AllocationActivities
+from activities.compensation import CompensationActivities
 from activities.evaluation import EvaluationActivities
 from activities.guarding import GuardingActivities
 from activities.judging import JudgingActivities
@@ -33,6 +34,7 @@ from engine.events.bodies import GrownBodies
 from engine.events.bridge import Bridge
 from engine.events.connection import RedisClient
 from engine.events.connection import connect as connect_redis
+from engine.events.direct import DirectLine
 from engine.events.dispatch import Dispatcher
 from engine.events.feed import RedisFeed
 from engine.events.functions import Functions
@@ -206,7 +208,17 @@ async def build(
         ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice)
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
         reading = ReadingActivities(stores.dispatch, stores.graphs, bodies)
-        errands = (JudgingActivities(stores.dispatch).judge, reading.read_context, reading.read_event)
+        undoing = CompensationActivities(
+            stores.compensations, stores.dispatch, bodies, binder, stores.hosts, DirectLine(redis)
+        )
+        errands = (
+            JudgingActivities(stores.dispatch).judge,
+            reading.read_context,
+            reading.read_event,
+            undoing.compensate,
+            undoing.next_retry,
+            undoing.settle_retry,
+        )
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     if HOOKS in roles:

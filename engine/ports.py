@@ -11,6 +11,14 @@ from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from engine.contracts.capacity import CapacityReport, CapacityUse, Demand, QueueState, Turn, Waiting
+from engine.contracts.compensation import (
+    CompensationAnswer,
+    CompensationView,
+    PendingRetry,
+    RetryOutcome,
+    RetryRequest,
+    TaskToUndo,
+)
 from engine.contracts.dead_letters import DeadLetterDetail, DeadLetterPage, DeadLettersPurged, DeadLettersReplayed
 from engine.contracts.execution import ExecutionStatus, Priority
 from engine.contracts.kernel import BindRequest, BindResult, Control, Delta, ExecutionInput, TickProposal
@@ -247,6 +255,44 @@ class DispatchStore(Protocol):
 
     async def payload(self, tenant: str, execution_id: UUID, reference: str) -> bytes:
         """The document behind a reference. Raises NotFoundError."""
+        ...
+
+
+class CompensationStore(Protocol):
+    """What is undone, beside the journal. Implemented by `engine.postgres.compensations`."""
+
+    async def task(self, tenant: str, execution_id: UUID, task_id: str) -> TaskToUndo:
+        """What is stored of a task that is to be undone; nothing of one that never had a row."""
+        ...
+
+    async def list(
+        self, tenant: str, execution_id: UUID, *, limit: int, page_token: str | None
+    ) -> Page[CompensationView]:
+        """Steps that were left to an operator, in the order of undoing. Raises NotFoundError."""
+        ...
+
+    async def begin_retry(self, tenant: str, execution_id: UUID, task_id: str, actor: str) -> RetryRequest:
+        """Note that it is to be tried again. Asked again before that has begun, it answers the same.
+
+        Raises NotFoundError, InvalidTransitionError (it is undone, or waits for others).
+        """
+        ...
+
+    async def mark_done(
+        self, tenant: str, execution_id: UUID, task_id: str, actor: str, reason: str | None
+    ) -> tuple[CompensationAnswer, RetryRequest | None]:
+        """Undone by other means. With a request when what had to wait for it can be undone now.
+
+        Raises NotFoundError, InvalidTransitionError.
+        """
+        ...
+
+    async def next_retry(self, request: RetryRequest) -> PendingRetry | None:
+        """The next step that this request is to have tried again."""
+        ...
+
+    async def settle_retry(self, outcome: RetryOutcome) -> None:
+        """Store what came of a try, with an event; what had to wait for it is to be tried then. Safe to repeat."""
         ...
 
 
@@ -549,6 +595,10 @@ class Launcher(Protocol):
 
     async def signal(self, tenant: str, execution_id: UUID, name: str, *args: Any) -> None:
         """Raises NotFoundError when no such run is open; UnavailableError when Temporal does not answer."""
+        ...
+
+    async def retry_compensations(self, request: RetryRequest) -> None:
+        """Start the workflow that retries what operators ask for, unless it runs."""
         ...
 
     async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:

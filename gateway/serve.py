@@ -32,6 +32,7 @@ from engine.temporal import connection as temporal_connection
 from engine.temporal.launcher import TemporalLauncher
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
+from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
@@ -201,6 +202,7 @@ def _operations(
         DeadLetterOperations(letters),
         WatchTicketOperations(stores.executions, tickets),
         HookOperations(stores.hooks, directory, hook_queue, HookActions(settings), enabled=settings.hooks_enabled),
+        CompensationOperations(stores.compensations, launcher),
     )
 
 

@@ -110,6 +110,7 @@ class RetryRequest(Model):
     workflow_id: str
     trace_id: str
     task_id: str
+    request_id: str = Field(description="names the run")
 
 
 class PendingRetry(Model):

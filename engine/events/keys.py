@@ -19,6 +19,11 @@ def partition_stream(tenant: str, partition: int) -> str:
     return f"{tenant_prefix(tenant)}in:{partition}"
 
 
+def replies_stream(tenant: str, execution_id: str, task_id: str) -> str:
+    """Reports of what an activity has done by an agent. Agents may write to whatever begins as partitions do."""
+    return f"{tenant_prefix(tenant)}in:replies:{execution_id}:{task_id}"
+
+
 def agents_stream(tenant: str) -> str:
     return f"{tenant_prefix(tenant)}agents"
 

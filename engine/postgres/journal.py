@@ -11,6 +11,7 @@ from engine.contracts.kernel import Control, Delta, TickProposal, delta_text
 from engine.contracts.views import ExecutionEvent
 from engine.errors import InvalidParametersError, InvalidTransitionError, NotFoundError
 from engine.ports import Committed
+from engine.postgres.compensations import leave_compensations
 from engine.postgres.documents import raw_document, reported_document, storable_text
 from engine.postgres.growth import changes_graph, growth_arguments
 from engine.postgres.hooks import delivery_arguments
@@ -40,7 +41,7 @@ class PostgresJournal:
         facts = [raw_document(event.payload) for event in proposal.audit]
         arguments = _commit_arguments(proposal, text, facts)
         async with self._database.connection() as connection:
-            if changes_graph(proposal) or proposal.hook_entries:
+            if changes_graph(proposal) or proposal.hook_entries or proposal.delta.left:
                 row = await self._commit_with_more(connection, proposal, arguments)
             else:
                 row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
@@ -56,6 +57,9 @@ class PostgresJournal:
             if row is not None and row["outcome"] == "own":
                 if changes_graph(proposal):
                     await connection.execute(queries["journal.write_growth"], *growth_arguments(proposal))
+                if proposal.delta.left:
+                    execution_id = _uuid(proposal.execution_id)
+                    await leave_compensations(connection, queries, proposal.tenant, execution_id, proposal.delta.left)
                 if proposal.hook_entries:
                     await connection.execute(queries["hooks.deliver"], *delivery_arguments(proposal))
         return row

@@ -96,6 +96,10 @@ def task_changes(proposal: TickProposal) -> list[TaskChange]:
         fold.keep(task_id, TaskState.SKIPPED).completed_ms = delta.at_ms
     for task_id in delta.cancelled:
         fold.keep(task_id, TaskState.CANCELLED).completed_ms = delta.at_ms
+    for undoing in delta.compensating:
+        fold.keep(undoing.task_id, TaskState.COMPENSATING)
+    for undone in delta.compensated:
+        fold.keep(undone.task_id, TaskState.COMPENSATED)
     for assigned in delta.assigned:
         change = fold.begin(assigned.task_id, TaskState.RUNNING, assigned.attempt)
         change.agent_id, change.assigned_ms = assigned.agent_id, delta.at_ms

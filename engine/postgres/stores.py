@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from engine.postgres.capacity import PostgresCapacityStore
+from engine.postgres.compensations import PostgresCompensationStore
 from engine.postgres.definitions import PostgresDefinitionStore
 from engine.postgres.dispatch import PostgresDispatchStore
 from engine.postgres.dynamic import PostgresGraphStore
@@ -45,6 +46,7 @@ class Stores:
     hooks: PostgresHookStore
     hook_deliveries: PostgresHookDeliveries
     publications: PostgresPublicationStore
+    compensations: PostgresCompensationStore
 
     @classmethod
     @asynccontextmanager
@@ -71,6 +73,7 @@ class Stores:
                 hooks=PostgresHookStore(database, settings.hooks_circuit_seconds),
                 hook_deliveries=PostgresHookDeliveries(database, settings.hooks_circuit_failures),
                 publications=PostgresPublicationStore(database),
+                compensations=PostgresCompensationStore(database),
             )
         finally:
             await database.close()

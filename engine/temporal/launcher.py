@@ -9,7 +9,8 @@ from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSear
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from engine.contracts.activity_names import WORKFLOW_TYPES
+from engine.contracts.activity_names import COMPENSATION_WORKFLOW, WORKFLOW_TYPES
+from engine.contracts.compensation import RetryRequest
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
 from engine.errors import LaunchRefusedError, NotFoundError, UnavailableError, UnsupportedPatternError
@@ -82,6 +83,24 @@ class TemporalLauncher:
             if error.status is RPCStatusCode.NOT_FOUND:
                 raise NotFoundError("no open run of this execution") from error
             raise UnavailableError(f"Temporal did not take the signal: {error.status.name}") from error
+
+    async def retry_compensations(self, request: RetryRequest) -> None:
+        """A run for each request: two at once are harmless, since a step is retried by whoever takes it first."""
+        try:
+            await self._client.start_workflow(
+                COMPENSATION_WORKFLOW,
+                request,
+                id=f"{temporal_id(request.tenant, request.execution_id)}/compensation/{request.request_id}",
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=TypedSearchAttributes([SearchAttributePair(TENANT, request.tenant)]),
+                static_summary=f"undo {request.task_id}",
+                rpc_timeout=RPC_TIMEOUT,
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except RPCError as error:
+            raise UnavailableError(f"Temporal did not start the retry: {error.status.name}") from error
 
     async def closed_status(self, tenant: str, execution_id: UUID) -> ExecutionStatus | None:
         handle = self._client.get_workflow_handle(temporal_id(tenant, execution_id))

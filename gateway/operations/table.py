@@ -9,6 +9,11 @@ from engine.contracts.model import Model, StrictModel
 from engine.contracts.views import ExecutionStarted, WorkflowCreated
 from engine.ports import OperationLog
 from engine.security.permissions import Permission
+from gateway.operations.compensations import (
+    COMPENSATION_METHODS,
+    CompensationOperations,
+    compensation_operations,
+)
 from gateway.operations.control import ControlExecution, ControlOperations, ResumeExecution
 from gateway.operations.dead_letters import (
     ChosenDeadLetters,
@@ -70,6 +75,7 @@ METHODS = (
     "dead_letter.replay",
     "dead_letter.purge",
     *HOOK_METHODS,
+    *COMPENSATION_METHODS,
 )
 """The operations that JSON-RPC offers; REST offers all."""
 
@@ -84,6 +90,7 @@ def build_operations(
     dead_letters: DeadLetterOperations,
     watch_tickets: WatchTicketOperations,
     hooks: HookOperations,
+    compensations: CompensationOperations,
 ) -> Operations:
     create = Operation(
         name="workflow.create",
@@ -135,6 +142,7 @@ def build_operations(
         of_execution("execution.checkpoint", admin, ControlExecution, control.checkpoint),
         *pattern_operations(patterns),
         *hook_operations(hooks),
+        *compensation_operations(compensations),
         of_engine("agent.list", read, ListAgents, system.agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("audit.list", admin, PageParameters, system.audit),

@@ -88,6 +88,23 @@ ROUTES: Final = (
     Route("POST", f"{_EXECUTION}/pause", "workflow.pause", "Pause; answers once it stands", body="optional"),
     Route("POST", f"{_EXECUTION}/resume", "workflow.resume", "Resume, from a checkpoint or on", body="optional"),
     Route("POST", f"{_EXECUTION}/cancel", "workflow.cancel", "Cancel for good", body="optional"),
+    Route(
+        "GET", f"{_EXECUTION}/compensations", "execution.compensations", "Steps that could not be undone", query=_PAGE
+    ),
+    Route(
+        "POST",
+        f"{_EXECUTION}/compensations/{{task_id}}/retry",
+        "execution.retry_compensation",
+        "Have a step undone after all",
+        HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        "POST",
+        f"{_EXECUTION}/compensations/{{task_id}}/mark-done",
+        "execution.mark_compensation_done",
+        "Say that a step was undone by other means",
+        body="optional",
+    ),
     Route("GET", "/patterns", "pattern.page", "Coordination patterns", query=(*_PAGE, "filter")),
     Route(
         "POST",

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from engine.contracts.capacity import PRIORITIES, CapacityReport, CapacityUse, Demand, Usage
+from engine.contracts.compensation import RetryRequest
 from engine.contracts.execution import ExecutionStatus, Priority, TaskState
 from engine.contracts.kernel import Control, ExecutionInput
 from engine.contracts.plan import Plan
@@ -403,6 +404,12 @@ class FakeLauncher:
         """Of each signal."""
         self.available = True
         self.obeys = True
+        self.retries: list[RetryRequest] = []
+
+    async def retry_compensations(self, request: RetryRequest) -> None:
+        if not self.available:
+            raise UnavailableError("Temporal does not answer")
+        self.retries.append(request)
 
     async def launch(self, launch: ExecutionInput) -> None:
         if not self.available:

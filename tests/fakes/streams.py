@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from engine.contracts.compensation import RetryRequest
 from engine.contracts.dead_letters import (
     DeadLetter,
     DeadLetterDetail,
@@ -15,7 +16,6 @@ from engine.contracts.dead_letters import (
     DeadLettersReplayed,
 )
 from engine.contracts.events import InboxBatch
-from engine.contracts.compensation import RetryRequest
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
 from engine.contracts.views import TaskResultView

@@ -47,6 +47,8 @@ WITH journal AS (
     DELETE FROM external_events WHERE tenant = $1 AND execution_id = $2
 ), keys AS (
     DELETE FROM reuse_keys WHERE tenant = $1 AND execution_id = $2
+), compensations AS (
+    DELETE FROM execution_compensations WHERE tenant = $1 AND execution_id = $2
 ), hooks AS (
     DELETE FROM hook_executions WHERE tenant = $1 AND workflow_execution_id = $2
 ), deliveries AS (

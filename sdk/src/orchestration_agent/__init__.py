@@ -15,6 +15,6 @@ imports nothing of the engine.
 
 from orchestration_agent.host import AgentHost, HostOptions
 from orchestration_agent.process import run_host
-from orchestration_agent.task import Spawned, Task, TaskFailed
+from orchestration_agent.task import Compensates, NeverHappened, Spawned, Task, TaskFailed
 
-__all__ = ["AgentHost", "HostOptions", "Spawned", "Task", "TaskFailed", "run_host"]
+__all__ = ["AgentHost", "Compensates", "HostOptions", "NeverHappened", "Spawned", "Task", "TaskFailed", "run_host"]

@@ -25,7 +25,7 @@ from orchestration_agent.connection import Connection, Fields
 from orchestration_agent.lanes import Lanes
 from orchestration_agent.outbox import CHAIN_HELD_SECONDS, Outbox
 from orchestration_agent.runner import Function, Outcome, Runner, failure
-from orchestration_agent.task import Task
+from orchestration_agent.task import Compensates, Task
 from orchestration_agent.wire import Entry, MalformedEntry, decode_entry, encode_event
 
 logger = logging.getLogger("orchestration_agent")
@@ -273,6 +273,7 @@ class AgentHost:
             trace_id=entry.trace_id,
             timeout_seconds=assignment.get("timeout_seconds"),
             context=assignment.get("context"),
+            compensates=_compensates(assignment.get("compensates")),
             report=lambda fraction: self._heard(attempt, fraction),
         )
 
@@ -407,6 +408,17 @@ async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in tasks:
         if task.done() and not task.cancelled() and task.exception() is not None:
             logger.debug("%s ended with %r", task.get_name(), task.exception())
+
+
+def _compensates(document: dict[str, Any] | None) -> Compensates | None:
+    if not document:
+        return None
+    return Compensates(
+        task_id=document["task_id"],
+        key=document["key"],
+        result=document.get("result"),
+        certain=document.get("certain", True),
+    )
 
 
 def _new_id(options: HostOptions) -> str:

@@ -20,6 +20,26 @@ class TaskFailed(Exception):
         self.retryable = retryable
 
 
+class NeverHappened(TaskFailed):
+    """Raise it in a compensation when there is nothing to undo: that counts as undone."""
+
+    def __init__(self, message: str = "there is nothing to undo") -> None:
+        super().__init__(message, code="NEVER_HAPPENED")
+
+
+@dataclass(frozen=True)
+class Compensates:
+    """What a compensation is to undo."""
+
+    task_id: str
+    key: str
+    """The same however often it is tried: what was undone under this key is not undone again."""
+    result: Any = None
+    """What the step returned, if it completed."""
+    certain: bool = True
+    """False: nobody knows whether the step was done; undo what is there of it, or raise `NeverHappened`."""
+
+
 @dataclass(frozen=True)
 class Spawned:
     """Return it to add tasks to the execution along with the result.
@@ -56,6 +76,7 @@ class Task:
         "action",
         "agent_id",
         "attempt",
+        "compensates",
         "context",
         "epoch",
         "execution_id",
@@ -88,6 +109,7 @@ class Task:
         trace_id: str = "",
         timeout_seconds: float | None = None,
         context: Any = None,
+        compensates: Compensates | None = None,
     ) -> None:
         self.task_id = task_id
         self.agent_id = agent_id
@@ -99,6 +121,8 @@ class Task:
         """Results of the direct dependencies, by task id."""
         self.context = context
         """What the coordination pattern tells: feedback, what others have said so far; see its page."""
+        self.compensates = compensates
+        """Set when the task undoes another one; `action` is then that one's compensation, `input` that one's input."""
         self.attempt = attempt
         """From 1; it rises whenever the task is handed out anew."""
         self.epoch = epoch

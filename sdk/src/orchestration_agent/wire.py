@@ -101,6 +101,9 @@ def _check_assignment(item: dict[str, Any]) -> None:
         and isinstance(item["attempt"], int)
     ):
         raise MalformedEntry("an assignment needs task_id, agent_id, epoch and attempt")
+    undone = item.get("compensates")
+    if undone is not None and not (isinstance(undone["task_id"], str) and isinstance(undone["key"], str)):
+        raise MalformedEntry("compensates needs task_id and key")
     after = item.get("after") or []
     if not isinstance(after, list) or not all(isinstance(task_id, str) for task_id in after):
         raise MalformedEntry("after is a list of tasks' ids")

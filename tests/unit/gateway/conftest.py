@@ -18,6 +18,7 @@ from engine.security.tokens import TokenIssuer, TokenVerifier
 from engine.settings import Settings
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
+from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
 from gateway.operations.definitions import AgentSizeLimits, DefinitionOperations
@@ -32,6 +33,7 @@ from gateway.planning import GraphPlanning
 from gateway.probes import Probe
 from hooks.directory import HookDirectory
 from planner.planner import Planner
+from tests.fakes.compensations import FakeCompensationStore
 from tests.fakes.hooks import FakeActions, FakeHookQueue, FakeHookStore
 from tests.fakes.patterns import FakePatternStore
 from tests.fakes.stores import (
@@ -113,6 +115,7 @@ class Gateway:
         self.idempotency = FakeIdempotencyKeys()
         self.letters = FakeDeadLetters()
         self.tickets = FakeTickets()
+        self.compensations = FakeCompensationStore()
         self.patterns = FakePatternStore()
         self.hooks = FakeHookStore()
         self.hook_queue = FakeHookQueue()
@@ -147,6 +150,7 @@ class Gateway:
             DeadLetterOperations(self.letters),
             WatchTicketOperations(self.executions, self.tickets),
             HookOperations(self.hooks, directory, self.hook_queue, self.hook_actions, enabled=settings.hooks_enabled),
+            CompensationOperations(self.compensations, self.launcher),
         )
         self.dependencies = GatewayDependencies(
             settings=settings,

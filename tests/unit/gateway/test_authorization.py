@@ -25,6 +25,8 @@ ALLOWED = {
     "execution.checkpoint": {"admin", "operator"},
     "execution.send_event": {"admin", "operator", "developer"},
     "audit.list": {"admin", "operator"},
+    "execution.retry_compensation": {"admin", "operator"},
+    "execution.mark_compensation_done": {"admin", "operator"},
     "pattern.register": {"admin", "developer"},
     "dead_letter.list": {"admin", "operator"},
     "dead_letter.get": {"admin", "operator"},
