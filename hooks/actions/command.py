@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.contracts.hook_actions import HookAction
-from engine.errors import InvalidHookActionError
+from engine.errors import EngineError, InvalidHookActionError
 from engine.settings import Settings
 from hooks.actions import http
 from hooks.actions.context import HookContext
@@ -28,7 +28,7 @@ from hooks.actions.results import failed, from_ended, refusal_outcome
 from hooks.actions.tables import curl, git, pytest, ruff
 from hooks.actions.tables.grammar import Argument, CommandTable, Grammar, Kind, Parsed, check_value, parse
 from hooks.actions.words import check_text, split_words
-from hooks.sandbox.launch import Sandbox, SandboxFailedError
+from hooks.sandbox.launch import Sandbox
 from hooks.sandbox.probe import SandboxProbe
 from hooks.sandbox.spec import Command, Limits
 from hooks.secrets import SecretStore, SecretValues
@@ -139,10 +139,12 @@ class CommandRunner:
             return from_ended(ended, checked.program, values)
         except InvalidHookActionError as error:
             return refusal_outcome(error, values, started_at)
-        except SandboxFailedError as error:
+        except EngineError as error:
             return failed(error.code, error.message, values, started_at)
         except TimeoutError:
             return failed("TIMEOUT", "secrets or the sandbox did not answer in time", values, started_at, "timeout")
+        except OSError as error:  # such as a working directory that is removed while it is looked at
+            return failed("SYSTEM_ERROR", f"{type(error).__name__}: {error.strerror}", values, started_at)
 
     async def _command(
         self, checked: CheckedCommand, context: HookContext, values: SecretValues, sandbox: Sandbox, timeout: float

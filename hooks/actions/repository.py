@@ -109,10 +109,13 @@ def _read(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         raise refused("REPOSITORY_HOSTILE", FIELD, ".git/config is not a file", REMEDY) from error
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise refused("REPOSITORY_HOSTILE", FIELD, ".git/config is not a file", REMEDY)
-        content = file.read(CONFIGURATION_BYTES_MAX + 1)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            content = file.read(CONFIGURATION_BYTES_MAX + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > CONFIGURATION_BYTES_MAX:
         raise refused("REPOSITORY_HOSTILE", FIELD, ".git/config is not a configuration", REMEDY)
     return content.decode(errors="replace")

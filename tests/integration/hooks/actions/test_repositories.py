@@ -1,0 +1,341 @@
+"""Repositories that attack who looks at them: none of their programs runs, in a sandbox or without.
+
+Each attack is first shown to work on plain git, so that a test cannot pass because the attack is none.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hooks.sandbox.probe import SandboxSetting
+from tests.integration.hooks.actions.conftest import PWNED, Bench, sandbox_of
+
+COMMANDS = [
+    ["status"],
+    ["diff"],
+    ["add", "--all"],
+    ["log", "-p"],
+    ["show", "HEAD"],
+    ["commit", "-m", "x"],
+    ["describe", "--always", "--tags"],
+]
+PLAIN_ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "HOME": "/nonexistent",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b",
+    "GIT_ALLOW_PROTOCOL": "ext:file",
+}
+TOUCH = f"touch {PWNED}; cat"
+"""A program for every place: it leaves its mark, and passes on what it is given."""
+
+
+@dataclass(frozen=True)
+class Hostile:
+    configure: Callable[[Path], None]
+    works: bool = True
+    """Whether plain git falls for it with the commands above; otherwise it needs more than they do."""
+
+
+def config(*lines: str) -> Hostile:
+    return Hostile(lambda work_dir: _append(work_dir / ".git" / "config", "\n".join(lines) + "\n"))
+
+
+def hook(name: str) -> Hostile:
+    return Hostile(lambda work_dir: _script(work_dir / ".git" / "hooks" / name))
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(text)
+
+
+def _script(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\ntouch $(dirname $0)/{PWNED} {PWNED}\ncat\n")
+    path.chmod(0o755)
+
+
+def _both(work_dir: Path, attributes: str, *lines: str, where: str = ".gitattributes") -> None:
+    _append(work_dir / where, attributes + "\n")
+    _append(work_dir / ".git" / "config", "\n".join(lines) + "\n")
+
+
+def _evil_directory(work_dir: Path) -> Path:
+    """A second repository, whose configuration is hostile."""
+    evil = work_dir / "evil"
+    (work_dir / ".git").rename(evil)
+    _append(evil / "config", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n\tworktree = ..\n')
+    return evil
+
+
+def _as_file(work_dir: Path) -> None:
+    _evil_directory(work_dir)
+    (work_dir / ".git").write_text("gitdir: evil\n")
+
+
+def _as_link(work_dir: Path) -> None:
+    _evil_directory(work_dir)
+    (work_dir / ".git").symlink_to("evil")
+
+
+def _as_common_directory(work_dir: Path) -> None:
+    evil = work_dir / "evil"
+    evil.mkdir()
+    for name in ("objects", "refs", "config", "packed-refs"):
+        if (work_dir / ".git" / name).exists():
+            (work_dir / ".git" / name).rename(evil / name)
+    _append(evil / "config", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n')
+    (work_dir / ".git" / "commondir").write_text("../evil\n")
+
+
+def _as_bare(work_dir: Path) -> None:
+    """The working directory itself looks like a repository."""
+    for path in (work_dir / ".git").iterdir():
+        path.rename(work_dir / path.name)
+    (work_dir / ".git").rmdir()
+    _append(work_dir / "config", f'[core]\n\tbare = false\n\tworktree = .\n\tfsmonitor = "touch {PWNED}; false"\n')
+
+
+def _configuration_by_link(work_dir: Path) -> None:
+    path = work_dir / ".git" / "config"
+    path.rename(work_dir / "evil")
+    _append(work_dir / "evil", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n')
+    path.symlink_to("../evil")
+
+
+def _configuration_of_worktree(work_dir: Path) -> None:
+    _append(
+        work_dir / ".git" / "config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tworktreeConfig = true\n"
+    )
+    _append(work_dir / ".git" / "config.worktree", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n')
+
+
+def _include(work_dir: Path) -> None:
+    _append(work_dir / ".git" / "config", "[include]\n\tpath = ../evil\n")
+    _append(work_dir / "evil", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n')
+
+
+def _include_by_branch(work_dir: Path) -> None:
+    _append(work_dir / ".git" / "config", '[includeIf "onbranch:**"]\n\tpath = ../evil\n')
+    _append(work_dir / "evil", f'[core]\n\tfsmonitor = "touch {PWNED}; false"\n')
+
+
+def _promisor(work_dir: Path) -> None:
+    """A missing object is fetched while one looks: by a program that the repository names."""
+    _append(
+        work_dir / ".git" / "config",
+        "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n"
+        f'[remote "origin"]\n\turl = "ext::sh -c touch% {PWNED}"\n\tpromisor = true\n',
+    )
+    for path in (work_dir / ".git" / "objects").glob("[0-9a-f][0-9a-f]/*"):
+        path.unlink()
+
+
+def _hooks_elsewhere(work_dir: Path) -> None:
+    _append(work_dir / ".git" / "config", "[core]\n\thooksPath = evil\n")
+    _script(work_dir / "evil" / "pre-commit")
+
+
+def _attributes_elsewhere(work_dir: Path) -> None:
+    _append(work_dir / "evil", "* filter=x\n")
+    _append(work_dir / ".git" / "config", f'[core]\n\tattributesFile = evil\n[filter "x"]\n\tclean = "{TOUCH}"\n')
+
+
+FSMONITOR = f'\tfsmonitor = "touch {PWNED}; false"'
+HOSTILE: dict[str, Hostile] = {
+    "file system monitor": config("[core]", FSMONITOR),
+    "file system monitor in one line": config(f'[core] fsmonitor = "touch {PWNED}; false"'),
+    "file system monitor in capitals": config("[CORE]", f'\tFSMonitor = "touch {PWNED}; false"'),
+    "hooks elsewhere": Hostile(_hooks_elsewhere),
+    "hook before a commit": hook("pre-commit"),
+    "hook for the message": hook("commit-msg"),
+    "hook for preparing the message": hook("prepare-commit-msg"),
+    "hook after a commit": hook("post-commit"),
+    "hook after the index": hook("post-index-change"),
+    "hook for references": hook("reference-transaction"),
+    "filter for cleaning": Hostile(lambda w: _both(w, "* filter=x", '[filter "x"]', f'\tclean = "{TOUCH}"')),
+    "filter as a process": Hostile(
+        lambda w: _both(w, "* filter=x", '[filter "x"]', f'\tprocess = "touch {PWNED}"', "\trequired = true")
+    ),
+    "filter in the repository's attributes": Hostile(
+        lambda w: _both(w, "* filter=x", '[filter "x"]', f'\tclean = "{TOUCH}"', where=".git/info/attributes")
+    ),
+    "filter in attributes elsewhere": Hostile(_attributes_elsewhere),
+    "text of what is compared": Hostile(
+        lambda w: _both(w, "* diff=x", '[diff "x"]', f'\ttextconv = "touch {PWNED}; cat"')
+    ),
+    "program that compares": Hostile(lambda w: _both(w, "* diff=x", '[diff "x"]', f'\tcommand = "touch {PWNED}; :"')),
+    "program that compares everything": config("[diff]", f'\texternal = "touch {PWNED}; :"'),
+    "signing": config("[commit]", "\tgpgSign = true", "[gpg]", "\tprogram = ./evil.sh"),
+    "signing with ssh": config(
+        "[commit]",
+        "\tgpgSign = true",
+        "[gpg]",
+        "\tformat = ssh",
+        '[gpg "ssh"]',
+        "\tprogram = ./evil.sh",
+        "[user]",
+        "\tsigningKey = /dev/null",
+    ),
+    "included configuration": Hostile(_include),
+    "included by a condition": Hostile(_include_by_branch),
+    "configuration by a link": Hostile(_configuration_by_link),
+    "configuration of the worktree": Hostile(_configuration_of_worktree),
+    "repository by a file": Hostile(_as_file),
+    "repository by a link": Hostile(_as_link),
+    "common directory": Hostile(_as_common_directory),
+    "directory that is a repository itself": Hostile(_as_bare),
+    "objects that are fetched": Hostile(_promisor),
+    "pager": Hostile(config("[core]", f'\tpager = "touch {PWNED}; cat"').configure, works=False),
+    "pager of a command": Hostile(config("[pager]", f'\tlog = "touch {PWNED}; cat"').configure, works=False),
+    "editor": Hostile(config("[core]", f'\teditor = "touch {PWNED}"').configure, works=False),
+    "alias for a command": Hostile(config("[alias]", f'\tstatus = "!touch {PWNED}"').configure, works=False),
+    "credentials": Hostile(config("[credential]", f'\thelper = "!touch {PWNED}"').configure, works=False),
+    "ssh": Hostile(config("[core]", f'\tsshCommand = "touch {PWNED}"').configure, works=False),
+    "remote over ext": Hostile(config('[remote "x"]', f"\turl = ext::sh -c touch% {PWNED}").configure, works=False),
+    "maintenance": Hostile(
+        config("[gc]", "\tauto = 1", f'\trecentObjectsHook = "touch {PWNED}"').configure, works=False
+    ),
+}
+
+
+async def git(work_dir: Path, *arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "git",
+        *arguments,
+        cwd=work_dir,
+        env=PLAIN_ENVIRONMENT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with asyncio.timeout(20):
+        await process.wait()
+
+
+@pytest.fixture
+async def repository(bench: Bench) -> Bench:
+    """With a commit, a change that is staged and one that is not. Its commands find their program for the mark."""
+    await git(bench.work_dir, "init", "-q", "-b", "main")
+    bench.write("a.txt", "one\n")
+    await git(bench.work_dir, "add", "a.txt")
+    await git(bench.work_dir, "commit", "-q", "-m", "first")
+    bench.write("b.txt", "staged\n")
+    await git(bench.work_dir, "add", "b.txt")
+    bench.write("a.txt", "two\n")
+    _script(bench.work_dir / "evil.sh")
+    return bench
+
+
+def marks(bench: Bench) -> list[str]:
+    return [str(path) for path in bench.outside.parent.rglob(PWNED)]
+
+
+@pytest.mark.parametrize("title", [title for title, hostile in HOSTILE.items() if hostile.works])
+async def test_plain_git_falls_for_the_attack(title: str, repository: Bench) -> None:
+    HOSTILE[title].configure(repository.work_dir)
+    for command in COMMANDS:
+        await git(repository.work_dir, *command)
+    assert marks(repository)
+
+
+@pytest.mark.parametrize("setting", ["auto", "off"])
+@pytest.mark.parametrize("title", HOSTILE)
+async def test_a_hostile_repository_runs_nothing(title: str, setting: SandboxSetting, repository: Bench) -> None:
+    repository.setting = setting
+    HOSTILE[title].configure(repository.work_dir)
+    for command in COMMANDS:
+        outcome = await repository.run("git", *command)
+        assert outcome.error_code in (None, "EXIT_STATUS", "REPOSITORY_HOSTILE", "WORK_DIRECTORY_INVALID"), outcome
+        assert marks(repository) == []
+
+
+async def test_a_repository_with_filters_is_still_read_in_a_sandbox_and_refused_without(repository: Bench) -> None:
+    """As repositories with large files have them."""
+    HOSTILE["filter for cleaning"].configure(repository.work_dir)
+    sandbox = await sandbox_of("auto")
+    outcome = await repository.run("git status --short")
+    if sandbox is not None and sandbox.isolates:
+        assert outcome.status == "completed", outcome
+        assert "a.txt" in outcome.output
+    repository.setting = "off"
+    outcome = await repository.run("git status --short")
+    assert (outcome.error_code, outcome.refused) == ("REPOSITORY_HOSTILE", True)
+
+
+@pytest.mark.parametrize("setting", ["auto", "off"])
+async def test_an_ordinary_repository_can_be_committed_to(setting: SandboxSetting, repository: Bench) -> None:
+    repository.setting = setting
+    (repository.work_dir / "evil.sh").unlink()
+    _append(
+        repository.work_dir / ".git" / "config",
+        '[remote "origin"]\n\turl = https://example.com/x.git\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
+        '[branch "main"]\n\tremote = origin\n\tmerge = refs/heads/main\n[user]\n\tname = Ann\n\temail = a@b\n',
+    )
+    for command, expected in {
+        "git add a.txt": "",
+        "git commit -m 'done by {task_id}' -q": "",
+        "git log --oneline -n 1": "done by format",
+        "git show --stat HEAD": "2 files changed",
+        "git diff main": "",
+        "git rev-parse --abbrev-ref HEAD": "main",
+    }.items():
+        outcome = await repository.run(command, task_id="format")
+        assert outcome.status == "completed", outcome
+        assert expected in outcome.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[core\n",
+        "fsmonitor = x\n",
+        "[core]\n\tx = a\\\n\tfsmonitor = b\n",
+        "[a] [b] c = d\n",
+        "[core]\n\t= x\n",
+        "\x00",
+        "[core]\n\tx = a\x0b\n",
+        "a" * 300_000,
+    ],
+)
+async def test_a_configuration_that_cannot_be_read_plainly_is_refused(text: str, repository: Bench) -> None:
+    (repository.work_dir / ".git" / "config").write_text(text)
+    outcome = await repository.run("git status")
+    assert (outcome.error_code, outcome.refused) == ("REPOSITORY_HOSTILE", True)
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "missing"])
+async def test_a_configuration_that_is_no_file_is_refused(kind: str, repository: Bench) -> None:
+    path = repository.work_dir / ".git" / "config"
+    path.unlink()
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    outcome = await repository.run("git status")
+    assert (outcome.error_code, outcome.refused) == ("REPOSITORY_HOSTILE", True)
+
+
+async def test_objects_from_outside_are_not_read(repository: Bench) -> None:
+    """Alternates lead to another repository's objects."""
+    other = repository.work_dir.parent / "other"
+    other.mkdir()
+    await git(other, "init", "-q")
+    (other / "secret").write_text("of another tenant\n")
+    await git(other, "add", "secret")
+    await git(other, "commit", "-q", "-m", "x")
+    head = next((other / ".git" / "refs" / "heads").iterdir()).read_text().strip()
+    _append(repository.work_dir / ".git" / "objects" / "info" / "alternates", f"{other / '.git' / 'objects'}\n")
+    for repository.setting in ("auto", "off"):
+        outcome = await repository.run("git", "show", head)
+        assert outcome.status == "failed"
+        assert "of another tenant" not in outcome.output
