@@ -86,9 +86,10 @@ async def _answers(client: Redis) -> bool:
 
 
 async def _is_whole(client: Redis) -> bool:
-    state = await _command(client, "CLUSTER", "INFO")
+    state = str(await _command(client, "CLUSTER", "INFO"))
     known = await _command(client, "CLUSTER", "NODES")
-    return state["cluster_state"] == "ok" and len(known) == NODES
+    nodes = known if isinstance(known, dict) else known.splitlines()
+    return "ok" in state.partition("cluster_state")[2][:8] and len(nodes) == NODES
 
 
 async def _command(client: Redis, *arguments: Any) -> Any:

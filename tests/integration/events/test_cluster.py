@@ -20,9 +20,11 @@ WORKFLOW, TRACE = str(uuid4()), str(uuid4())
 @pytest.fixture(scope="module")
 async def cluster(server_directory: Path) -> AsyncIterator[ValkeyCluster]:
     cluster = ValkeyCluster(server_directory / "cluster")
-    await cluster.start()
-    yield cluster
-    await cluster.stop()
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
 
 
 @pytest.fixture
