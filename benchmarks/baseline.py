@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 from uuid import uuid4
 
@@ -59,6 +60,27 @@ class BaselineWorkflow:
         return len(graph)
 
 
+@activity.defn
+async def timed(duration_ms: int) -> list[float]:
+    """When it began and ended, by its own clock."""
+    began = time.time()
+    await asyncio.sleep(duration_ms / 1000)
+    return [began, time.time()]
+
+
+@workflow.defn
+class PacedWorkflow:
+    """One activity after another; how long after the end of one the next began, in milliseconds."""
+
+    @workflow.run
+    async def run(self, steps: int, duration_ms: int) -> list[float]:
+        times = [
+            await workflow.execute_activity(timed, duration_ms, start_to_close_timeout=ACTIVITY_TIMEOUT)
+            for _ in range(steps)
+        ]
+        return [(later[0] - earlier[1]) * 1000 for earlier, later in pairwise(times)]
+
+
 @workflow.defn
 class EmptyWorkflow:
     """Does nothing: what a server's start and end of a workflow cost."""
@@ -96,14 +118,31 @@ async def crowd(client: Client, count: int, graph: list[list[int]] | None) -> di
     return {"seconds": (max(ends) - began).total_seconds()}
 
 
+async def paced(client: Client, count: int, steps: int, duration_ms: int, between_seconds: float) -> dict[str, Any]:
+    """So many workflows that begin one after the other; the waits of all."""
+    handles = []
+    for number in range(count):
+        handles.append(
+            await client.start_workflow(
+                PacedWorkflow.run,
+                args=[steps, duration_ms],
+                id=f"paced-{uuid4()}-{number}",
+                task_queue=TASK_QUEUE,
+            )
+        )
+        await asyncio.sleep(between_seconds)
+    waits = await asyncio.gather(*(handle.result() for handle in handles))
+    return {"waits_ms": [wait for one in waits for wait in one]}
+
+
 async def serve(address: str, namespace: str) -> None:
     """Until standard input ends, which it does with whoever started this process."""
     client = await Client.connect(address, namespace=namespace)
     async with Worker(
         client,
         task_queue=TASK_QUEUE,
-        workflows=[BaselineWorkflow, EmptyWorkflow],
-        activities=[no_op],
+        workflows=[BaselineWorkflow, EmptyWorkflow, PacedWorkflow],
+        activities=[no_op, timed],
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_cached_workflows=CACHED_WORKFLOWS,
         max_concurrent_activities=AT_ONCE,
@@ -111,7 +150,9 @@ async def serve(address: str, namespace: str) -> None:
     ):
         print(READY, flush=True)
         while line := await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(await crowd(client, **json.loads(line))), flush=True)
+            asked = json.loads(line)
+            kind = paced if "steps" in asked else crowd
+            print(json.dumps(await kind(client, **asked)), flush=True)
 
 
 if __name__ == "__main__":

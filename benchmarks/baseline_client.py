@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from temporalio.api.enums.v1 import EventType
@@ -45,15 +45,23 @@ class Baseline:
 
     def crowd(self, count: int, graph: Dependencies | None) -> float:
         """Seconds from the first request for one of that many workflows at once to the end of the last."""
+        return float(self._asked("seconds", count=count, graph=graph))
+
+    def paced(self, count: int, steps: int, duration_ms: int, between_seconds: float) -> list[float]:
+        """Milliseconds from the end of one activity to the start of the next, of that many workflows at once."""
+        given = {"count": count, "steps": steps, "duration_ms": duration_ms, "between_seconds": between_seconds}
+        return [float(wait) for wait in self._asked("waits_ms", **given)]
+
+    def _asked(self, wanted: str, **question: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"count": count, "graph": graph}) + "\n")
+        self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         answer = json.loads(line) if line else {"error": "its worker has ended"}
-        if "seconds" not in answer:
+        if wanted not in answer:
             raise BrokenError(f"the baseline: {answer['error']}")
-        return float(answer["seconds"])
+        return answer[wanted]
 
     def history_events(self, workflow_id: str) -> tuple[int, int]:
         """(events, runs) of any workflow on the server."""
