@@ -16,6 +16,8 @@ import pytest
 
 from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.execution import ExecutionStatus
+from tests.golden import swarm_and_network
+from tests.golden.waiting import lengthen
 from tests.integration.engine.bench import DIAMOND, Bench, chain, definition
 
 pytest_plugins = ["tests.integration.engine.conftest"]
@@ -203,18 +205,6 @@ async def until_awaiting(bench: Bench, execution_id: UUID, task_id: str) -> None
     await bench.until(awaited, f"{task_id} awaits an event")
 
 
-async def lengthen(bench: Bench, execution_id: UUID) -> None:
-    """The history, by ticks in which nothing happens, until it goes on as a new run."""
-    handle = bench.handle(execution_id)
-    before = (await handle.describe()).run_id
-
-    async def is_new() -> bool:
-        await handle.signal("catch_up")
-        return (await handle.describe()).run_id != before
-
-    await bench.until(is_new, "a new run")
-
-
 async def hosts_that_came_late(bench: Bench) -> UUID:
     await bench.stop()
     execution_id = await bench.start(definition(*chain(2)))
@@ -244,6 +234,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     triggers_that_time_out,
     spawned_tasks_that_block,
     reused,
+    *swarm_and_network.SCENARIOS,
 )
 
 
@@ -252,9 +243,11 @@ async def test_record(bench: Bench, scenario: Scenario) -> None:
     HISTORIES.mkdir(exist_ok=True)
     execution_id = await scenario(bench)
     await bench.until_closed(execution_id)
-    for old in HISTORIES.glob(f"supervisor-{scenario.__name__}-*.json"):
+    for old in HISTORIES.glob(f"*-{scenario.__name__}-*.json"):
         old.unlink()
-    runs, run_id = 0, (await bench.handle(execution_id).describe()).raw_description.workflow_execution_info.first_run_id
+    described = await bench.handle(execution_id).describe()
+    pattern = described.workflow_type.removesuffix("Workflow").lower()
+    runs, run_id = 0, described.raw_description.workflow_execution_info.first_run_id
     while run_id:
         handle = bench.client.get_workflow_handle(f"{bench.tenant}/{execution_id}", run_id=run_id)
         await bench.until(lambda handle=handle: _is_over(handle), "the run is over")  # type: ignore[misc]
@@ -263,7 +256,7 @@ async def test_record(bench: Bench, scenario: Scenario) -> None:
         # A sticky queue is named after the process and its machine.
         text = re.sub(r'"\d+@[^"]*"', '"recorder"', text)
         document = {"workflow_id": history.workflow_id, "history": json.loads(text)}
-        (HISTORIES / f"supervisor-{scenario.__name__}-{runs}.json").write_text(json.dumps(document, indent=1) + "\n")
+        (HISTORIES / f"{pattern}-{scenario.__name__}-{runs}.json").write_text(json.dumps(document, indent=1) + "\n")
         runs += 1
         last = history.events[-1]
         run_id = last.workflow_execution_continued_as_new_event_attributes.new_execution_run_id

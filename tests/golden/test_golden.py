@@ -80,7 +80,7 @@ def load(path: Path) -> WorkflowHistory:
 async def read(scenario: str) -> Recorded:
     """All runs of it, in order."""
     recorded = Recorded()
-    for path in sorted((Path(__file__).parent / "histories").glob(f"supervisor-{scenario}-*.json")):
+    for path in sorted((Path(__file__).parent / "histories").glob(f"*-{scenario}-*.json")):
         history = load(path)
         begun = history.events[0].workflow_execution_started_event_attributes.input.payloads
         [launch] = await DATA_CONVERTER.decode(begun, [ExecutionInput])
