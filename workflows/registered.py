@@ -8,17 +8,23 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 
 from workflows.compensation import CompensationWorkflow
 from workflows.custom import CustomWorkflow
+from workflows.handoff import HandoffWorkflow
+from workflows.hierarchical import HierarchicalWorkflow
 from workflows.network import NetworkWorkflow
 from workflows.saga import SagaWorkflow
 from workflows.supervisor import SupervisorWorkflow
 from workflows.swarm import SwarmWorkflow
+from workflows.team import TeamWorkflow
 
 WORKFLOWS: Final[tuple[type[Any], ...]] = (
     SupervisorWorkflow,
+    HierarchicalWorkflow,
+    TeamWorkflow,
     SwarmWorkflow,
     NetworkWorkflow,
     SagaWorkflow,
     CustomWorkflow,
+    HandoffWorkflow,
     CompensationWorkflow,
 )
 

@@ -28,9 +28,11 @@ READ_EVENT: Final = "read_event"
 
 WORKFLOW_TYPES: Final = {
     "supervisor": "SupervisorWorkflow",
+    "hierarchical": "HierarchicalWorkflow",
     "swarm": "SwarmWorkflow",
     "network": "NetworkWorkflow",
     "saga": "SagaWorkflow",
     "custom": "CustomWorkflow",
+    "handoff": "HandoffWorkflow",
 }
 """Temporal workflow type of each pattern that runs."""

@@ -165,7 +165,7 @@ class Desk:
         note: Any = None,
         timeout_ms: int | None = None,
         retry: "RetryPolicy | None" = None,
-        alike: bool = False,
+        alike: bool | str = False,
         concerning: bool = False,
     ) -> None:
         """A task of the pattern's own, for one agent or for any of a role. Its end is submitted to the pattern.
@@ -197,7 +197,7 @@ class Desk:
             "timeout_seconds": max(asked.timeout_ms // 1000, 1),
         }
         if alike:
-            body["about"] = spec.id
+            body["about"] = alike if isinstance(alike, str) else spec.id
         if concerning:
             body["concerning"] = spec.id
         self._fold.bodies.append(SpawnedBody(task_id=task_id, spawned_by=spec.id, body=body))
