@@ -40,9 +40,11 @@ class HookDirectory:
         self._enabled = enabled
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._nudges = 0
 
     def forget(self, tenant: str | None = None) -> None:
         """They may have changed: ask before the next use. None: everybody's, after nudges may have been lost."""
+        self._nudges += 1
         for known in self._known.values() if tenant is None else filter(None, [self._known.get(tenant)]):
             known.fresh_until = 0.0
 
@@ -73,7 +75,7 @@ class HookDirectory:
         return index if index.has_mode(HookMode.BLOCKING) else None
 
     async def _refresh(self, tenant: str, known: _Known | None) -> _Known:
-        asked_at = time.monotonic()
+        asked_at, nudges = time.monotonic(), self._nudges
         try:
             if known is None or (await self._store.switch(tenant)) != known.switch:
                 known = await self._load(tenant)
@@ -82,7 +84,8 @@ class HookDirectory:
                 raise
             # What was true a moment ago is better than a tick that does not commit.
             log.warning("hooks.stale", tenant=tenant, error=str(error))
-        known.fresh_until = asked_at + FRESH_SECONDS
+        # What was heard of meanwhile may not be in the answer.
+        known.fresh_until = asked_at + FRESH_SECONDS if nudges == self._nudges else 0.0
         self._known[tenant] = known
         self._known.move_to_end(tenant)
         while len(self._known) > TENANTS_MAX:
