@@ -46,6 +46,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "hooks": LazyCommand(
         "cli.hooks", "Steps of your own on the engine's events: register, look at, change, try, switch.", group=True
     ),
+    "patterns": LazyCommand("cli.patterns", "List, show, check and register coordination patterns.", group=True),
     "replay": LazyCommand("cli.replay", "Replay an execution's history against the present code."),
     "token": LazyCommand("cli.tokens", "Issue a token for a tenant and a role."),
     "agent-url": LazyCommand("cli.tokens", "Show the Redis address with which a tenant's agents log in."),

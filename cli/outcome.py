@@ -9,6 +9,7 @@ from engine.errors import (
     InvalidDefinitionError,
     InvalidHookActionError,
     InvalidHookTriggerError,
+    InvalidLogicError,
     InvalidParametersError,
     NotFoundError,
 )
@@ -35,7 +36,7 @@ class ExitCode(IntEnum):
 def exit_code_of(error: EngineError) -> ExitCode:
     if isinstance(error, NotFoundError | CheckpointNotFoundError):
         return ExitCode.NOT_FOUND
-    if isinstance(error, InvalidDefinitionError):
+    if isinstance(error, InvalidDefinitionError | InvalidLogicError):
         return ExitCode.FAILED
     if isinstance(
         error, InvalidParametersError | ConfigurationError | InvalidHookActionError | InvalidHookTriggerError

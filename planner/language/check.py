@@ -23,6 +23,16 @@ SCHEMA: Final[Location] = ("configuration_schema",)
 CHECK_STEPS_MAX: Final = 10_000
 
 
+def read_registration(data: dict[str, Any]) -> PatternRegistration:
+    """A registration as a client wrote it. Raises InvalidLogicError."""
+    try:
+        return PatternRegistration.model_validate(data)
+    except ValidationError as error:
+        problems = ProblemList()
+        add_config_problems(error, PatternRegistration, data, problems, Suggester(), ())
+        raise _invalid(problems) from error
+
+
 def parse_registration(registration: PatternRegistration) -> CoordinationLogic:
     """The program of a registration. Raises InvalidLogicError with every problem, located."""
     problems, suggester = ProblemList(), Suggester()
