@@ -298,19 +298,24 @@ async def _read(
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     """Give the program inside a moment to clean up, then kill its process group; safe to call at any time."""
+    draining = asyncio.create_task(_drained(process))
     try:
-        async with asyncio.timeout(GRACE_SECONDS):
-            await asyncio.shield(_drained(process))
-    except TimeoutError:
-        log.warning("sandbox.killed", pid=process.pid)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await _drained(process)
+        await asyncio.wait({draining}, timeout=GRACE_SECONDS)
+        if not draining.done():
+            log.warning("sandbox.killed", pid=process.pid)
+            _kill_group(process)
+            await asyncio.wait({draining}, timeout=GRACE_SECONDS)
     finally:
         # Cancelled a second time: no more waiting.
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        draining.cancel()
+        _kill_group(process)
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    """Unless it is known to be gone: its number may be another's by then."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _drained(process: asyncio.subprocess.Process) -> None:
