@@ -193,8 +193,13 @@ class ExecutionWorkflow:
                 state=self._state.snapshot(),
                 inbox=tuple(self._inbox.batches),
                 external=tuple(self._inbox.external),
+                teams=self._carried_teams(),
             )
             workflow.continue_as_new(self._launch.model_copy(update={"carry": carry}))
+
+    def _carried_teams(self) -> dict[str, str]:
+        """For patterns that show teams as workflows."""
+        return {}
 
     def _now_ms(self) -> int:
         """Never goes back, and moves on within a workflow task with each commit's own time."""

@@ -48,7 +48,7 @@ PATTERNS: Final[dict[str, PatternDescription]] = {
         _described(
             Pattern.SUPERVISOR, "ready tasks go to the least-loaded capable worker, critical path first", supported=True
         ),
-        _described(Pattern.HIERARCHICAL, "levels of agents that delegate down and escalate up"),
+        _described(Pattern.HIERARCHICAL, "levels of agents that delegate down and escalate up", supported=True),
         _described(Pattern.HANDOFF, "one agent after another, each taking over the context", supported=True),
         _described(Pattern.SWARM, "equal agents that decide each task by rounds of votes", supported=True),
         _described(Pattern.NETWORK, "agents that send messages to each other along named links", supported=True),
