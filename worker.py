@@ -42,6 +42,7 @@ from engine.events.hook_queue import HookChanges, HookQueueReader, RedisHookQueu
 from engine.events.hosts import HostStreams
 from engine.events.lingering import Lingering
 from engine.events.partitions import PartitionLeases
+from engine.events.pressure import PressureMonitor
 from engine.events.progress import ProgressBoard
 from engine.events.publisher import FactPublisher, Publications
 from engine.observability.log import configure, get_logger
@@ -189,11 +190,15 @@ async def build(
         stack.push_async_callback(reader.aclose)
         bridge = Bridge(redis, reader, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
         acknowledged = bridge.acknowledged
-        publications = Publications(redis, functions, leases, stores.publications, settings.published_events_seconds)
+        pressure = PressureMonitor(redis, leases, stores.hosts, settings.redis_bytes_max)
+        publications = Publications(
+            redis, functions, leases, stores.publications, settings.published_events_seconds, lambda: pressure.level
+        )
         jobs += [
             lambda: run_bridge(bridge),
             publications.run_views,
             publications.run_sweep,
+            pressure.run,
             RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
             CapacityScheduler(stores.capacity, stores.maintenance, stores.executions, launcher, settings.capacity).run,

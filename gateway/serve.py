@@ -22,6 +22,7 @@ from engine.events import connection as events_connection
 from engine.events.dead_letters import DeadLetters
 from engine.events.feed import RedisFeed
 from engine.events.hook_queue import HookChanges, RedisHookQueue
+from engine.events.pressure import PressureGauge
 from engine.events.tickets import RedisTickets
 from engine.ports import DeadLetterBox, ExecutionFeed, Launcher, WatchTickets
 from engine.postgres.stores import Stores
@@ -150,6 +151,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 feed,
                 DeadLetters(redis, settings.event_partitions),
                 tickets,
+                PressureGauge(redis),
                 directory,
                 RedisHookQueue(redis),
             ),
@@ -173,6 +175,7 @@ def _operations(
     feed: ExecutionFeed,
     letters: DeadLetterBox,
     tickets: WatchTickets,
+    pressure: PressureGauge,
     directory: HookDirectory,
     hook_queue: HookRequests,
 ) -> Operations:
@@ -203,6 +206,7 @@ def _operations(
         WatchTicketOperations(stores.executions, tickets),
         HookOperations(stores.hooks, directory, hook_queue, HookActions(settings), enabled=settings.hooks_enabled),
         CompensationOperations(stores.compensations, launcher),
+        pressure,
     )
 
 

@@ -9,6 +9,7 @@ FACT_GROUPS: Final = (GROUP, "monitor", "hooks_executor")
 TENANTS: Final = "orc:tenants"
 FLEET_CHANNEL: Final = "orc:fleet"
 BRIDGES: Final = "orc:bridges"
+PRESSURE: Final = "orc:pressure"
 
 
 def tenant_prefix(tenant: str) -> str:

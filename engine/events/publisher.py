@@ -16,6 +16,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from engine.contracts.pressure import Pressure
 from engine.contracts.streams import partition_of
 from engine.errors import EngineError, UnavailableError
 from engine.events import keys
@@ -45,6 +46,9 @@ LOOK_AT_QUIET_SECONDS: Final = 1.0
 """Tenants of which nothing was published lately are looked at less often."""
 
 TRIM_SECONDS: Final = 5.0
+KEPT_DIVISOR: Final = {Pressure.OK: 1, Pressure.SLOW: 10, Pressure.STOP: 60}
+SCAN_COUNT: Final = 1_000
+SCANS_MAX: Final = 1_000
 SWEEP_SECONDS: Final = 1.0
 SWEEP_BATCH: Final = 200
 SWEEP_BATCHES: Final = 10
@@ -97,12 +101,14 @@ class Publications:
         leases: PartitionLeases,
         store: PublicationStore,
         kept_seconds: float,
+        pressure: Callable[[], Pressure] = lambda: Pressure.OK,
     ) -> None:
         self._redis = redis
         self._functions = functions
         self._leases = leases
         self._store = store
-        self._kept_ms = int(kept_seconds * 1000)
+        self._pressure = pressure
+        self._kept_seconds = kept_seconds
         self._publisher = FactPublisher(functions, store, leases.partitions)
         self._busy: dict[str, float] = {}
         """Tenant -> when something of it was last expanded."""
@@ -122,6 +128,11 @@ class Publications:
 
     # Views -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _kept_ms(self) -> int:
+        """Less while memory is short: the log has it all."""
+        return int(self._kept_seconds * 1000) // KEPT_DIVISOR[self._pressure()]
+
     async def _expand_and_trim(self) -> None:
         now = time.monotonic()
         everyone = now - self._looked_at > LOOK_AT_QUIET_SECONDS
@@ -133,6 +144,9 @@ class Publications:
         if now - self._trimmed_at > TRIM_SECONDS:
             self._trimmed_at = now
             await self.trim(self._tenants)
+            if self._pressure() is not Pressure.OK:
+                for tenant in self._tenants:
+                    await self.relieve(tenant)
             self._busy = {tenant: at for tenant, at in self._busy.items() if now - at < QUIET_AFTER_SECONDS}
 
     async def expand(self, tenants: Sequence[str]) -> None:
@@ -161,6 +175,20 @@ class Publications:
             for tenant, (_, lost) in zip(part, answers, strict=True):
                 if lost:
                     log.warning("publications.group_behind", tenant=tenant, packs=lost)
+
+    async def relieve(self, tenant: str) -> None:
+        """Shorten workflows' streams that nobody has written lately, too."""
+        oldest = f"{int(time.time() * 1000) - self._kept_ms}-0"
+        cursor, rounds = 0, 0
+        while rounds == 0 or (cursor and rounds < SCANS_MAX):
+            cursor, names = await self._redis.scan(
+                cursor, match=keys.workflow_events_prefix(tenant) + "*", count=SCAN_COUNT, _type="stream"
+            )
+            rounds += 1
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.xtrim(name, minid=oldest, approximate=True)
+                await pipe.execute()
 
     def _names(self, tenant: str) -> list[str]:
         names = []

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,8 +16,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from engine.contracts.limits import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 from engine.contracts.model import Model, StrictModel
+from engine.contracts.pressure import Pressure
 from engine.contracts.views import OperationRecord
-from engine.errors import EngineError, InvalidParametersError
+from engine.errors import EngineError, InvalidParametersError, TooManyRequestsError
 from engine.ports import OperationLog
 from engine.security.permissions import Permission
 from engine.security.principal import Principal
@@ -25,6 +26,8 @@ from engine.security.principal import Principal
 ERRORS_REPORTED_MAX: Final = 100
 AUDIT_TIMEOUT_SECONDS: Final = 5.0
 SUBJECT_LENGTH_MAX: Final = 255
+ADDING_LOAD: Final = frozenset({"workflow.execute", "execution.send_event"})
+PRESSURE_RETRY_SECONDS: Final = 5
 
 _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,18}\Z", re.ASCII)
 
@@ -42,6 +45,10 @@ class PageParameters(StrictModel):
 
 class NoParameters(StrictModel):
     """For operations that take none."""
+
+
+class LoadGauge(Protocol):
+    async def level(self) -> Pressure: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +129,10 @@ def whole_number_token(page_token: str | None) -> int:
 class Operations:
     """The table of all operations, and the one way to carry one out."""
 
-    def __init__(self, operations: Iterable[Operation], log: OperationLog) -> None:
+    def __init__(self, operations: Iterable[Operation], log: OperationLog, pressure: LoadGauge | None = None) -> None:
         self._table: Mapping[str, Operation] = {operation.name: operation for operation in operations}
         self._log = log
+        self._pressure = pressure
         self._logger = structlog.get_logger("gateway.operations")
 
     def __contains__(self, name: str) -> bool:
@@ -147,6 +155,7 @@ class Operations:
             parameters = operation.parse(given)
             if operation.details is not None:
                 details = operation.details(parameters)
+            await self._check_load(name)
             result = await operation.run(caller, parameters)
             outcome = "ok"
             if operation.result_subject is not None:
@@ -161,6 +170,14 @@ class Operations:
             return result
         finally:
             await self._record(operation, caller, subject, outcome, details)
+
+    async def _check_load(self, name: str) -> None:
+        """What brings more to do is refused before there is no room for what is under way."""
+        if name in ADDING_LOAD and self._pressure is not None and await self._pressure.level() is Pressure.STOP:
+            raise TooManyRequestsError(
+                "the event streams are almost full: nothing new is taken until they have been worked off",
+                retry_after_seconds=PRESSURE_RETRY_SECONDS,
+            )
 
     async def _record(
         self, operation: Operation, caller: Caller, subject: str | None, outcome: str, details: dict[str, Any]

@@ -42,6 +42,7 @@ from gateway.operations.executions import (
 from gateway.operations.hooks import HOOK_METHODS, HookOperations, hook_operations
 from gateway.operations.operation import (
     Caller,
+    LoadGauge,
     NoParameters,
     Operation,
     Operations,
@@ -91,6 +92,7 @@ def build_operations(
     watch_tickets: WatchTicketOperations,
     hooks: HookOperations,
     compensations: CompensationOperations,
+    pressure: LoadGauge | None = None,
 ) -> Operations:
     create = Operation(
         name="workflow.create",
@@ -151,7 +153,7 @@ def build_operations(
         of_letters("dead_letter.replay", admin, ChosenDeadLetters, dead_letters.replay, subject_field="letter_ids"),
         of_letters("dead_letter.purge", admin, ChosenDeadLetters, dead_letters.purge, subject_field="letter_ids"),
     )
-    return Operations(table, log)
+    return Operations(table, log, pressure)
 
 
 _RESUME = ("execution_id", "checkpoint_id", "reason", "idempotency_key")

@@ -18,6 +18,7 @@ from engine.contracts.dead_letters import (
 from engine.contracts.events import InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import ExecutionInput
+from engine.contracts.pressure import Pressure
 from engine.contracts.views import TaskResultView
 from engine.errors import NotFoundError, UnavailableError
 from engine.ports import StoredBody
@@ -181,6 +182,16 @@ class FakeTickets:
     def _check(self) -> None:
         if not self.available:
             raise UnavailableError("Redis does not answer")
+
+
+class FakeGauge:
+    """How full the streams are said to be."""
+
+    def __init__(self) -> None:
+        self.now = Pressure.OK
+
+    async def level(self) -> Pressure:
+        return self.now
 
 
 class FakeClosings:

@@ -26,7 +26,7 @@ from orchestration_agent.lanes import Lanes
 from orchestration_agent.outbox import CHAIN_HELD_SECONDS, Outbox
 from orchestration_agent.runner import Function, Outcome, Runner, failure
 from orchestration_agent.task import Compensates, Task
-from orchestration_agent.wire import Entry, MalformedEntry, decode_entry, encode_event
+from orchestration_agent.wire import Entry, MalformedEntry, Pressure, decode_entry, encode_event
 
 logger = logging.getLogger("orchestration_agent")
 
@@ -36,10 +36,13 @@ CANCEL_GRACE_SECONDS = 5.0
 KEPT_BYTES_MAX = 256 * 1024 * 1024
 """While results of this size wait to be consumed, no new task starts."""
 
-FEATURES = ("chains",)
+FEATURES = ("chains", "pressure")
 """What this host understands beyond the basic protocol."""
 
 FLUSH_SECONDS = 5.0
+
+PRESSURE_SECONDS_MAX = 60.0
+"""Whatever the engine asks for, it counts no longer than this: clocks differ."""
 CANCEL_AGAIN_SECONDS = 0.2
 
 
@@ -88,6 +91,8 @@ class AgentHost:
         """Kept here: uvloop's handle of a timer that is due at once does not say when."""
         self._announce_now = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._held_until = 0.0
+        """No new task starts before: the engine has asked for that."""
         self._registered = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = 0
@@ -131,7 +136,10 @@ class AgentHost:
         if any(entry.renew for entry in entries):
             self._renew()
             return
-        changes = self._board.take(entries, now)
+        for entry in entries:
+            if entry.pressure is not None:
+                self._slow_down(entry.pressure, now)
+        changes = self._board.take([entry for entry in entries if entry.pressure is None], now)
         self._obey(changes, now)
         self._lanes.fill()
         self._flush_soon()
@@ -173,6 +181,16 @@ class AgentHost:
         self._registered = False
         self._announce_now.set()
 
+    def _slow_down(self, pressure: Pressure, now: float) -> None:
+        """The engine asks for less: progress seldom, reports in fewer entries, and at `stop` no new task."""
+        left_seconds = min(max(pressure.until_ms - _now_ms(), 0) / 1000, PRESSURE_SECONDS_MAX)
+        calm = pressure.level not in ("slow", "stop")
+        self._outbox.unhurried_until = 0.0 if calm else now + left_seconds
+        self._held_until = now + left_seconds if pressure.level == "stop" else 0.0
+        if not calm:
+            logger.warning("the engine asks for less (%s) for %.0f s", pressure.level, left_seconds)
+            asyncio.get_running_loop().call_later(left_seconds, self._lanes.fill)
+
     def _came_back(self) -> None:
         """Redis was away: it may have lost what was written."""
         self._registered = False
@@ -184,7 +202,7 @@ class AgentHost:
 
     def _following(self) -> Attempt | None:
         """The attempt to start next, if one may start."""
-        if self._outbox.kept_bytes > KEPT_BYTES_MAX or self._board.closing:
+        if self._outbox.kept_bytes > KEPT_BYTES_MAX or self._board.closing or self._now() < self._held_until:
             return None
         return self._board.next()
 

@@ -18,6 +18,10 @@ PROGRESS_INTERVAL_SECONDS = 0.25
 RESEND_INTERVAL_SECONDS = 10.0
 RESULT_KEPT_SECONDS = 3600.0
 
+UNHURRIED_SECONDS = 0.25
+PROGRESS_UNHURRIED_SECONDS = 5.0
+"""What the engine's streams are spared while they fill up."""
+
 CHAIN_HELD_SECONDS = 0.005
 """A completion behind which the same chain goes on waits so long for company: nobody but the chain waits for it."""
 
@@ -72,6 +76,8 @@ class Outbox:
         self._progress_sent: dict[Key, float] = {}
         self._results: OrderedDict[Key, _Result] = OrderedDict()  # in order of `resend_at`
         self.kept_bytes = 0
+        self.unhurried_until = 0.0
+        """Until then reports wait for company, and progress is worth much less."""
 
     @property
     def kept(self) -> int:
@@ -89,7 +95,8 @@ class Outbox:
         if waiting is not None:
             waiting.fraction, waiting.at_ms = fraction, at_ms
             return
-        due = max(now, self._progress_sent.get(key, -inf) + PROGRESS_INTERVAL_SECONDS)
+        interval = PROGRESS_UNHURRIED_SECONDS if now < self.unhurried_until else PROGRESS_INTERVAL_SECONDS
+        due = max(now, self._progress_sent.get(key, -inf) + interval)
         self._progress[key] = _Progress(route, agent_id, at_ms, fraction, due)
 
     def finished(
@@ -97,6 +104,7 @@ class Outbox:
     ) -> None:
         """A completion or a failure: sent at once or a moment later, kept until consumed."""
         self._forget_beginnings(key)
+        held_seconds = max(held_seconds, UNHURRIED_SECONDS if now < self.unhurried_until else 0.0)
         self._add(route, event, now + held_seconds)
         self._results[key] = _Result(route, event, completed, now + self._resend_seconds, now + self._kept_seconds)
         self.kept_bytes += len(event)

@@ -40,6 +40,13 @@ class Route(NamedTuple):
     execution_id: str
 
 
+class Pressure(NamedTuple):
+    """How full the streams are: `ok`, `slow` (report less often) or `stop` (start nothing new)."""
+
+    level: str
+    until_ms: int
+
+
 @dataclass(slots=True, frozen=True)
 class Entry:
     """One entry of the host's own stream, checked."""
@@ -55,6 +62,8 @@ class Entry:
     control: Control | None
     renew: bool = False
     """The engine holds this host to be gone: drop everything and come back under a new id."""
+    pressure: Pressure | None = None
+    """The streams are filling up, until that time at most unless it is said again."""
 
 
 class MalformedEntry(ValueError):
@@ -69,6 +78,9 @@ def decode_entry(fields: dict[bytes, bytes]) -> Entry:
             raise MalformedEntry(f"version {document['v']} of the protocol is not known here")
         if document.get("renew") is True:
             return Entry("", "", "", "", {}, [], [], [], None, renew=True)
+        if "pressure" in document:
+            pressure = Pressure(str(document["pressure"]["level"]), int(document["pressure"]["until_ms"]))
+            return Entry("", "", "", "", {}, [], [], [], None, pressure=pressure)
         execution_id = str(document["execution_id"])
         control = document.get("control")
         if control not in (None, "run", "pause", "cancel"):

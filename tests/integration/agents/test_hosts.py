@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -230,7 +231,7 @@ async def test_a_chain_goes_from_result_to_result_and_is_reported_task_by_task_i
 
     names = [f"t{n}" for n in range(10)]
     async with running_host(valkey_server.url, talk.tenant, work, slots=1) as agent:
-        assert (await talk_registered(talk))["features"] == ["chains"]
+        assert (await talk_registered(talk))["features"] == ["chains", "pressure"]
         await talk.tell(agent.host_id, assign=chain(*names))
         await talk.ended(*names)
         assert talk.entries <= 2
@@ -473,6 +474,25 @@ async def test_a_host_that_was_given_up_comes_back_as_another_and_drops_what_it_
         await talk.assign(agent.host_id, "b")
         await talk.ended("b")
     assert not talk.seen("completed", "a")
+
+
+async def test_a_host_that_is_asked_for_less_starts_nothing_new_until_then(
+    valkey_server: ValkeyServer, talk: Conversation
+) -> None:
+    async with running_host(valkey_server.url, talk.tenant, echo) as agent:
+        stop = {"level": "stop", "until_ms": int(time.time() * 1000) + 60_000}
+        await talk.tell(agent.host_id, pressure=stop)
+        await talk.assign(agent.host_id, "a")
+        await asyncio.sleep(0.3)  # that nothing happens is what is tested
+        assert not talk.seen("completed", "a")
+        await talk.tell(agent.host_id, pressure={"level": "ok", "until_ms": 0})
+        await talk.assign(agent.host_id, "b")
+        await talk.ended("a")
+        await talk.ended("b")
+        soon = {"level": "stop", "until_ms": int(time.time() * 1000) + 200}
+        await talk.tell(agent.host_id, pressure=soon)
+        await talk.assign(agent.host_id, "c")
+        await talk.ended("c")  # nobody says it again: it is over by itself
 
 
 async def test_a_host_whose_id_was_given_ends_when_it_was_given_up(

@@ -170,7 +170,7 @@ async def test_what_is_too_old_goes_whoever_wants_it(stage: Stage) -> None:
     await stage.publications.expand([stage.tenant])
     names: dict[Any, Any] = {stage.stream(row): ">"}
     await stage.redis.xreadgroup("monitor", "m1", names)
-    stage.publications._kept_ms = -60_000
+    stage.publications._kept_seconds = -60
     await stage.publications.trim([stage.tenant])
     assert await stage.published(row) == []
 

@@ -45,7 +45,7 @@ from tests.fakes.stores import (
     FakeLauncher,
     FakeOperationLog,
 )
-from tests.fakes.streams import FakeDeadLetters, FakeDispatchStore, FakeTickets
+from tests.fakes.streams import FakeDeadLetters, FakeDispatchStore, FakeGauge, FakeTickets
 
 GATEWAY_URL = "http://gateway.test"
 
@@ -115,6 +115,7 @@ class Gateway:
         self.idempotency = FakeIdempotencyKeys()
         self.letters = FakeDeadLetters()
         self.tickets = FakeTickets()
+        self.pressure = FakeGauge()
         self.compensations = FakeCompensationStore()
         self.patterns = FakePatternStore()
         self.hooks = FakeHookStore()
@@ -151,6 +152,7 @@ class Gateway:
             WatchTicketOperations(self.executions, self.tickets),
             HookOperations(self.hooks, directory, self.hook_queue, self.hook_actions, enabled=settings.hooks_enabled),
             CompensationOperations(self.compensations, self.launcher),
+            self.pressure,
         )
         self.dependencies = GatewayDependencies(
             settings=settings,

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from engine.contracts.execution import ExecutionStatus, TaskState
+from engine.contracts.pressure import Pressure
 from engine.errors import EngineError, InvalidParametersError
 from gateway.operations import planning
 from gateway.operations.definitions import content_hash
@@ -454,3 +455,18 @@ async def test_an_external_event_that_is_too_large_or_too_late_is_refused(client
     gateway.launcher.available = True
     await client.result("workflow.cancel", [execution_id])
     assert (await client.error("execution.send_event", event))["code"] == -32007
+
+
+async def test_while_the_streams_are_almost_full_nothing_new_is_taken(client: Client, gateway: Gateway) -> None:
+    workflow = await client.result("workflow.create", definition())
+    gateway.pressure.now = Pressure.STOP
+    path = f"/api/v1/workflows/{workflow['workflow_id']}/execute"
+    answer = await client.http.post(path, json={"input_data": {}})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+    assert gateway.outcomes()[-1] == ("workflow.execute", "TOO_MANY_REQUESTS")
+    gateway.pressure.now = Pressure.SLOW
+    started = (await client.http.post(path, json={"input_data": {}})).json()
+    gateway.pressure.now = Pressure.STOP
+    event = {"execution_id": started["execution_id"], "event_type": "approval"}
+    assert (await client.error("execution.send_event", event))["code"] == -32020
+    assert (await client.result("workflow.cancel", {"execution_id": started["execution_id"]}))["status"] == "cancelled"

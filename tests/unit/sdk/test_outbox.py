@@ -50,6 +50,20 @@ def test_progress_goes_out_four_times_a_second_with_the_last_value() -> None:
     assert [event["progress"] for event in orjson.loads(entry.body)] == [0.3]
 
 
+def test_while_the_engine_asks_for_less_reports_wait_for_company_and_progress_longer() -> None:
+    outbox = Outbox()
+    outbox.unhurried_until = 10.0
+    outbox.progressed(key("a"), ROUTE, "w-1", 1, 0.1, now=0.0)
+    assert events(outbox, 0.0) == [("progress", "a")]
+    outbox.progressed(key("a"), ROUTE, "w-1", 2, 0.2, now=1.0)
+    outbox.finished(key("b"), ROUTE, completed("b"), now=1.0)
+    assert not outbox.urgent(1.0)
+    assert outbox.next_due() == 1.25
+    outbox.finished(key("c"), ROUTE, completed("c"), now=1.2)
+    assert events(outbox, 1.25) == [("completed", "b"), ("completed", "c")]
+    assert events(outbox, 5.0) == [("progress", "a")]
+
+
 def test_progress_never_overtakes_the_start() -> None:
     outbox = Outbox()
     outbox.started(key("a"), ROUTE, "w-1", 1, now=0.0)

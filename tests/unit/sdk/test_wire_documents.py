@@ -20,6 +20,13 @@ def test_keys_carry_the_execution() -> None:
     assert entry.cancel == [Key("x", "b", 3, 4)]
 
 
+def test_pressure_needs_no_execution_and_must_be_whole() -> None:
+    entry = decode_entry({b"b": b'{"v": 1, "pressure": {"level": "slow", "until_ms": 5}}'})
+    assert entry.pressure == ("slow", 5)
+    with pytest.raises(MalformedEntry):
+        decode_entry({b"b": b'{"v": 1, "pressure": "high"}'})
+
+
 def test_a_renewal_needs_no_execution() -> None:
     assert decode_entry({b"b": b'{"v": 1, "renew": true}'}).renew
 
