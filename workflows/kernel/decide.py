@@ -105,6 +105,7 @@ class _Tick:
                 self._go_on()
                 self._undo(())
             else:
+                self.guards.carry_out(inbox.errands)
                 self._undo(inbox.errands)
                 self._obey()
                 self._undo(())

@@ -219,6 +219,7 @@ def assert_indexes_agree(state: RunState) -> None:
     assert sorted(state.in_flight) == sorted(fresh.in_flight)
     assert sorted(state.delayed) == sorted(fresh.delayed)
     assert sorted(state.held) == sorted(fresh.held)
+    assert sorted(state.guarded) == sorted(fresh.guarded)
     assert state.awaiting == fresh.awaiting
     assert (state.board, state.submitted, state.errands) == (fresh.board, fresh.submitted, fresh.errands)
     assert sorted(state.submitted) == [i for i, run in enumerate(state.tasks) if run.phase is Phase.SUBMITTED]
