@@ -18,6 +18,8 @@ EXAMPLES: Final = (
     Example("supervisor", "language_model", "an article by language models, behind an endpoint of your own"),
     Example("swarm", "estimation", "16 agents estimate the size of Python's standard library from samples, and vote"),
     Example("network", "gossip", "16 peers find an average by messages alone; one of their processes is killed"),
+    Example("custom", "tournament", "programs play a knock-out tournament, in a pattern that is registered as data"),
+    Example("saga", "bookings", "a trip with four services is undone when one of them loses its answer"),
 )
 
 
