@@ -113,16 +113,18 @@ local function expand_facts(keys, args)
       end
       cursor = '0-0'
     end
-    local entries = cursor and redis.call('XRANGE', keys[k], '(' .. cursor, '+', 'COUNT', 10) or {}
-    for i, entry in ipairs(entries) do
-      facts, cursor = facts + expand_pack(entry[2], args, oldest), entry[1]
-      if facts >= limit or i == 10 then
-        more = more + 1
-        break
+    local entries, packs = {}, 0
+    repeat
+      entries = cursor and redis.call('XRANGE', keys[k], '(' .. cursor, '+', 'COUNT', 2) or {}
+      for _, entry in ipairs(entries) do
+        facts, packs, cursor = facts + expand_pack(entry[2], args, oldest), packs + 1, entry[1]
       end
-    end
-    if #entries > 0 then
+    until #entries < 2 or facts >= limit
+    if packs > 0 then
       redis.call('SET', keys[k + 1], cursor)
+    end
+    if #entries == 2 then
+      more = more + 1
     end
     total = total + facts
   end

@@ -37,8 +37,11 @@ CALL_TIMEOUT_SECONDS: Final = 5.0
 EXPAND_SECONDS: Final = 0.1
 EXPAND_FACTS: Final = 100
 """Of each partition in one step, a pack more or less."""
-EXPAND_ROUNDS: Final = 50
-"""Steps for one tenant before the others have their turn."""
+EXPAND_ROUNDS: Final = 5
+"""Steps for one tenant in a turn: a burst of facts is to cost little while it lasts."""
+HURRY_AFTER: Final = 20
+EXPAND_ROUNDS_HURRY: Final = 100
+"""When so many turns were not enough, it is no burst."""
 TENANTS_AT_ONCE: Final = 100
 
 QUIET_AFTER_SECONDS: Final = 5.0
@@ -112,6 +115,8 @@ class Publications:
         self._publisher = FactPublisher(functions, store, leases.partitions)
         self._busy: dict[str, float] = {}
         """Tenant -> when something of it was last expanded."""
+        self._late = 0
+        """Turns in a row that left something."""
         self._tenants: Sequence[str] = ()
         self._looked_at = 0.0
         self._trimmed_at = 0.0
@@ -151,7 +156,8 @@ class Publications:
 
     async def expand(self, tenants: Sequence[str]) -> None:
         """Bring each workflow's own stream up to what has been published."""
-        for _ in range(EXPAND_ROUNDS):
+        unfinished: list[str] = []
+        for _ in range(EXPAND_ROUNDS if self._late < HURRY_AFTER else EXPAND_ROUNDS_HURRY):
             unfinished = []
             for first in range(0, len(tenants), TENANTS_AT_ONCE):
                 part = tenants[first : first + TENANTS_AT_ONCE]
@@ -163,8 +169,9 @@ class Publications:
                     if more:
                         unfinished.append(tenant)
             if not unfinished:
-                return
+                break
             tenants = unfinished
+        self._late = self._late + 1 if unfinished else 0
 
     async def trim(self, tenants: Sequence[str]) -> None:
         """Forget packs that everybody has, and those that are too old."""

@@ -132,11 +132,28 @@ async def test_more_than_a_step_takes_is_brought_over_in_order(stage: Stage) -> 
     for first in range(1, 700, 20):
         for row in rows:
             await stage.publish(row, first, first + 19)
-    await stage.publications.expand([stage.tenant])
+    turns = 0
+    while len(await stage.view()) < 3 * 700:
+        await stage.publications.expand([stage.tenant])
+        turns += 1
+    assert turns > 1
     view = await stage.view()
     for row in rows:
         own = [int(fields["sequence"]) for fields in view if fields["execution_id"] == str(row.execution_id)]
         assert own == list(range(1, 701))
+
+
+async def test_what_is_no_burst_is_worked_off_at_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "HURRY_AFTER", 1)
+    row = stage.store.add(stage.tenant, 3_000)
+    for first in range(1, 3_000, 100):
+        await stage.publish(row, first, first + 99)
+    await stage.publications.expand([stage.tenant])
+    assert len(await stage.view()) < 3_000
+    await stage.publications.expand([stage.tenant])
+    assert len(await stage.view()) == 3_000
+    await stage.publications.expand([stage.tenant])
+    assert stage.publications._late == 0
 
 
 async def test_packs_are_kept_until_each_group_that_reads_has_acknowledged(stage: Stage) -> None:
