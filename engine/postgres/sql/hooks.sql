@@ -102,12 +102,13 @@ SELECT $1, $2, $3, d.position, d.band, d.entry, clock_timestamp() + make_interva
 ON CONFLICT DO NOTHING
 
 -- name: claim
+-- Not even by who has it: its news may have come twice.
 UPDATE hook_deliveries AS d SET
     claimed_by = $5, claimed_until = clock_timestamp() + make_interval(secs => $6),
     due_at = clock_timestamp() + make_interval(secs => $6), claims = d.claims + 1
   FROM unnest($2::uuid[], $3::bigint[], $4::integer[]) AS k (execution_id, tick, position)
  WHERE d.tenant = $1 AND d.execution_id = k.execution_id AND d.tick = k.tick AND d.position = k.position
-   AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp() OR d.claimed_by = $5)
+   AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
 RETURNING d.execution_id, d.tick, d.position, d.entry, d.claims
 
 -- name: renew

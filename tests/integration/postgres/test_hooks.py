@@ -194,6 +194,7 @@ async def test_an_entry_is_its_claimers_until_its_lease_ends_it_is_released_or_d
     await run.commit(hook_entries=(item,))
     assert len(await deliveries.claim(tenant, keys, "w1", 30)) == 1
     assert not await deliveries.claim(tenant, keys, "w2", 30)
+    assert not await deliveries.claim(tenant, keys, "w1", 30), "its news may come twice"
     await deliveries.renew(tenant, keys, "w1", 0)
     [taken] = await deliveries.claim(tenant, keys, "w2", 30)
     assert taken.claims == 2
