@@ -28,7 +28,13 @@ from engine.contracts.streams import partition_of
 from engine.errors import EngineError, NotFoundError, UnavailableError
 from engine.events import keys, wire
 from engine.events.dead_letters import DeadLetters, Fields
-from engine.events.deliveries import UNHURRIED_BUSY_SECONDS, UNHURRIED_SECONDS, Deliveries, Held
+from engine.events.deliveries import (
+    TIMEOUT_SHARE,
+    UNHURRIED_BUSY_SECONDS,
+    UNHURRIED_SECONDS,
+    Deliveries,
+    Held,
+)
 from engine.events.forwarding import Forwarding
 from engine.events.intake import ProgressIntake
 from engine.events.lingering import Lingering
@@ -73,7 +79,10 @@ class Bridge:
         payloads: DispatchStore,
         lingering: Lingering,
         progress: ProgressBoard,
+        started_held_seconds: float = UNHURRIED_SECONDS,
     ) -> None:
+        """`started_held_seconds`: how long the news that a task has started may wait for other news, at most."""
+        self._started_held_seconds = started_held_seconds
         self._redis = redis
         self._reader = reader
         self._leases = leases
@@ -236,7 +245,13 @@ class Bridge:
             return  # given up while it was being read: it stays pending, and the next owner takes it over
         size_bytes = sum(len(value) for value in fields.values()) if fields else 0
         try:
-            report = wire.decode_report(fields)
+            if fields and b"z" in fields:
+                large = size_bytes > wire.THREAD_ABOVE_BYTES
+                inflated = await asyncio.to_thread(wire.inflated, fields) if large else wire.inflated(fields)
+                size_bytes = sum(len(value) for value in inflated.values())
+                report = wire.decode_report(inflated)
+            else:
+                report = wire.decode_report(fields)
             home = partition_of(report.execution_id, self._leases.partitions)
             if home != partition:
                 # Its ticks would acknowledge it in their own partition, where another entry may have the same id.
@@ -265,7 +280,7 @@ class Bridge:
             await self._bury(tenant, partition, entry_id, fields, str(error))
             return
         if events:
-            self._hold(tenant, report.execution_id, batch, size_bytes)
+            self._hold(tenant, report.execution_id, batch, size_bytes, self._patience_seconds(report))
         else:
             await self._acknowledge(tenant, partition, entry_id)
 
@@ -296,6 +311,12 @@ class Bridge:
                 events.append(event.to_event() if inline else await self._slim(tenant, report, event, body))
         return events
 
+    def _patience_seconds(self, report: wire.Report) -> float:
+        """A start must be known in good time for its timeout; what says nothing of that cannot wait."""
+        limits = [event.timeout_seconds for event in report.events if event.type is AgentEventType.TASK_STARTED]
+        soonest = min((limit or 0.0 for limit in limits), default=0.0)
+        return max(min(self._started_held_seconds, soonest * TIMEOUT_SHARE), UNHURRIED_SECONDS)
+
     async def _slim(self, tenant: str, report: wire.Report, event: wire.WireEvent, body: bytes) -> AgentEvent:
         """The event without its large result, which is stored first and travels by reference."""
         slim = event.to_event()
@@ -306,12 +327,14 @@ class Bridge:
         reference = await self._payloads.put_payload(tenant, UUID(report.execution_id), body)
         return slim.model_copy(update={"result": None, "result_ref": reference})
 
-    def _hold(self, tenant: str, execution_id: str, batch: InboxBatch, size_bytes: int) -> None:
+    def _hold(
+        self, tenant: str, execution_id: str, batch: InboxBatch, size_bytes: int, patience_seconds: float
+    ) -> None:
         key = (tenant, execution_id)
         deliveries = self._deliveries.get(key)
         if deliveries is None:
             deliveries = self._deliveries[key] = Deliveries(tenant, execution_id, batch.partition)
-        held = Held(batch, size_bytes, time.monotonic())
+        held = Held(batch, size_bytes, time.monotonic(), patience_seconds)
         deliveries.under(self._leases.fences.get(batch.partition))
         hand_over = deliveries.may_hand_over()
         if not deliveries.add(held):
@@ -365,7 +388,7 @@ class Bridge:
         deliveries.under(self._leases.fences.get(deliveries.partition))
         now = time.monotonic()
         busy = len(self._signalled_at) == BUSY_SIGNALS and now - self._signalled_at[0] < BUSY_SECONDS
-        return deliveries.due(now, UNHURRIED_BUSY_SECONDS if busy else UNHURRIED_SECONDS)
+        return deliveries.due(now, UNHURRIED_BUSY_SECONDS if busy else 0.0)
 
     async def _send(self, deliveries: Deliveries, taken: list[Held]) -> None:
         batches = [self._stamped(deliveries, held) for held in taken]

@@ -193,6 +193,7 @@ class Dispatcher:
                 entries.append((host_id, wire.encode_host_entry(document)))
             for first in range(0, len(attempts), ENTRY_ASSIGNMENTS_MAX):
                 document["input"] = body.input_data
+                document["accepts"] = wire.ACCEPTS
                 document["assign"] = [
                     _assignment(
                         task, noted.get(attempt.task_id, attempt), epoch, small if "element" in task else results

@@ -1,5 +1,6 @@
 """The wire format of agents' reports: stream entries to typed events. Described in `docs/agent-protocol.md`."""
 
+import zlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
@@ -22,6 +23,12 @@ from engine.contracts.limits import (
 PROGRESS = "agent.task_progress"
 EXTERNAL_TYPES: Final = frozenset({b"session.saved", b"session.resumed"})
 """What the keeper of sessions tells: an external event of the execution, as if it had come over HTTP."""
+
+ACCEPTS: Final = ("zlib",)
+"""What hosts may use in their reports: said with assignments."""
+
+THREAD_ABOVE_BYTES: Final = 256 * 1024
+"""So much that is compressed is not read on the event loop."""
 
 EVENTS_PER_ENTRY_MAX = 2_000
 ENTRY_BYTES_MAX = 2 * RESULT_BYTES_MAX
@@ -75,6 +82,7 @@ class WireEvent(BaseModel):
     spawn: Any = None
     error: _Error | None = None
     progress: float | None = Field(None, ge=0, le=1)
+    timeout_seconds: float | None = Field(None, gt=0, description="of the attempt that has started")
     host_id: str = Field("", max_length=255)
 
     def to_event(self) -> AgentEvent:
@@ -132,6 +140,23 @@ def decode_report(fields: Mapping[bytes, bytes]) -> Report:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise WireError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+
+
+def inflated(fields: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:
+    """With `b` where the entry has it compressed (`z`). Raises WireError."""
+    packed = fields.get(b"z")
+    if packed is None or b"b" in fields:
+        return fields
+    reader = zlib.decompressobj()
+    try:
+        body = reader.decompress(packed, ENTRY_BYTES_MAX + 1)
+    except zlib.error as error:
+        raise WireError(f"z is not what zlib has compressed: {error}") from error
+    if len(body) > ENTRY_BYTES_MAX:
+        raise WireError(f"z has more than {ENTRY_BYTES_MAX} bytes in it")
+    if not reader.eof or reader.unused_data:
+        raise WireError("z is cut off, or goes on behind its end")
+    return {**{name: value for name, value in fields.items() if name != b"z"}, b"b": body}
 
 
 def _document(raw: bytes, name: str) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ BACKOFF_MAX_SECONDS = 2.0
 COMPLAIN_SECONDS = 30.0
 AGENTS_STREAM_MAX = 10_000
 PIPELINE_ENTRIES_MAX = 64
+COMPRESS_ABOVE_BYTES = 16 * 1024
+COMPRESSION_LEVEL = 1
 
 Fields = dict[bytes, bytes]
 
@@ -41,6 +44,8 @@ class Connection:
         self._read_to = b"0-0"
         self._trim_to: bytes | None = None
         self._lost = False
+        self.compresses = False
+        """Whether the engine takes reports that are compressed."""
 
     async def read(self, on_back: Callable[[], None]) -> list[tuple[bytes, Fields]]:
         """The next entries of the host's stream, in order; empty when none came for a while.
@@ -77,7 +82,10 @@ class Connection:
             async def once(part: Sequence[OutgoingEntry] = part) -> None:
                 pipeline = self._writer.pipeline(transaction=False)
                 for entry in part:
-                    _command(pipeline, "XADD", entry.reply_to, "*", "x", entry.execution_id, "b", entry.body)
+                    name, body = "b", entry.body
+                    if self.compresses and len(body) > COMPRESS_ABOVE_BYTES:
+                        name, body = "z", zlib.compress(body, COMPRESSION_LEVEL)
+                    _command(pipeline, "XADD", entry.reply_to, "*", "x", entry.execution_id, name, body)
                 if self._trim_to is not None:
                     _command(pipeline, "XTRIM", self._own, "MINID", _after(self._trim_to))
                     self._trim_to = None

@@ -139,6 +139,8 @@ class AgentHost:
         for entry in entries:
             if entry.pressure is not None:
                 self._slow_down(entry.pressure, now)
+            if entry.assign:
+                self._connection.compresses = "zlib" in entry.accepts
         changes = self._board.take([entry for entry in entries if entry.pressure is None], now)
         self._obey(changes, now)
         self._lanes.fill()
@@ -155,7 +157,9 @@ class AgentHost:
             self._outbox.execution_dropped(execution_id)
         self._return(changes.returned)
         for attempt in changes.again_running:
-            self._outbox.started(attempt.key, attempt.route, attempt.assignment["agent_id"], _now_ms(), now)
+            assignment = attempt.assignment
+            limit = assignment.get("timeout_seconds")
+            self._outbox.started(attempt.key, attempt.route, assignment["agent_id"], _now_ms(), now, limit)
         for key in changes.again_done:
             self._outbox.send_again(key, now)
 
@@ -226,7 +230,8 @@ class AgentHost:
         if attempt.wanted and not attempt.announced:
             attempt.announced = True
             agent_id = attempt.assignment["agent_id"]
-            self._outbox.started(attempt.key, attempt.route, agent_id, attempt.started_at_ms, self._now())
+            limit = attempt.assignment.get("timeout_seconds")
+            self._outbox.started(attempt.key, attempt.route, agent_id, attempt.started_at_ms, self._now(), limit)
             self._flush_soon()
 
     def _report(self, attempt: Attempt, outcome: Outcome) -> None:

@@ -60,6 +60,8 @@ class Entry:
     consumed: list[Key]
     cancel: list[Key]
     control: Control | None
+    accepts: tuple[str, ...] = ()
+    """What the engine understands beyond plain reports: `zlib`."""
     renew: bool = False
     """The engine holds this host to be gone: drop everything and come back under a new id."""
     pressure: Pressure | None = None
@@ -98,6 +100,7 @@ def decode_entry(fields: dict[bytes, bytes]) -> Entry:
             consumed=[Key(execution_id, t, int(e), int(a)) for t, e, a in document.get("consumed") or ()],
             cancel=[Key(execution_id, t, int(e), int(a)) for t, e, a in document.get("cancel") or ()],
             control=control,
+            accepts=tuple(map(str, document.get("accepts") or ())),
         )
     except MalformedEntry:
         raise
@@ -132,6 +135,7 @@ def encode_event(
     spawn: bytes | None = None,
     error: dict[str, Any] | None = None,
     progress: float | None = None,
+    timeout_seconds: float | None = None,
 ) -> bytes:
     """One event as JSON. `result` and `spawn` are JSON already."""
     event: dict[str, Any] = {
@@ -144,6 +148,8 @@ def encode_event(
     }
     if started_at_ms is not None:
         event["started_at_ms"] = started_at_ms
+    if timeout_seconds is not None:
+        event["timeout_seconds"] = timeout_seconds
     if result is not None:
         event["result"] = orjson.Fragment(result)
     if spawn is not None:

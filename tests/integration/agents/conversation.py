@@ -1,6 +1,7 @@
 """The engine's side of the stream protocol, for tests: assigns, and collects what is reported."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ class Conversation:
         self.reply_to = f"orc:{{{tenant}}}:in:0"
         self.events: list[dict[str, Any]] = []
         self.entries = 0
+        self.compressed = 0
         self._position: str = "0-0"
 
     async def tell(self, host_id: str, **fields: Any) -> None:
@@ -47,7 +49,9 @@ class Conversation:
                 self._position = entry_id.decode()
                 if fields[b"x"].decode() == self.execution_id:
                     self.entries += 1
-                    self.events += orjson.loads(fields[b"b"])
+                    body = zlib.decompress(fields[b"z"]) if b"z" in fields else fields[b"b"]
+                    self.compressed += b"z" in fields
+                    self.events += orjson.loads(body)
 
     def seen(self, kind: str, task_id: str | None = None) -> list[dict[str, Any]]:
         wanted = f"agent.task_{kind}"

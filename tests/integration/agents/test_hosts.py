@@ -495,6 +495,25 @@ async def test_a_host_that_is_asked_for_less_starts_nothing_new_until_then(
         await talk.ended("c")  # nobody says it again: it is over by itself
 
 
+async def test_large_reports_are_compressed_for_an_engine_that_takes_that(
+    valkey_server: ValkeyServer, talk: Conversation
+) -> None:
+    async def work(task: Task) -> str:
+        return "x" * 50_000 if task.task_id != "small" else "x"
+
+    async with running_host(valkey_server.url, talk.tenant, work) as agent:
+        await talk.assign(agent.host_id, "plain")
+        await talk.ended("plain")
+        assert talk.compressed == 0
+        await talk.tell(agent.host_id, assign=[talk.assignment("packed")], accepts=["zlib", "of the future"])
+        await talk.ended("packed")
+        assert talk.compressed == 1
+        assert talk.seen("completed", "packed")[0]["result"] == "x" * 50_000
+        await talk.tell(agent.host_id, assign=[talk.assignment("small")], accepts=["zlib"])
+        await talk.ended("small")
+        assert talk.compressed == 1
+
+
 async def test_a_host_whose_id_was_given_ends_when_it_was_given_up(
     valkey_server: ValkeyServer, talk: Conversation
 ) -> None:

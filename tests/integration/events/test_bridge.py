@@ -1,7 +1,9 @@
 """The bridge on a real Valkey: nothing is acknowledged that no tick consumed, and nothing is lost on the way."""
 
 import asyncio
+import os
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -671,3 +673,17 @@ async def test_external_events_that_are_not_understood_are_dead_letters(
     await crossing.redis.xadd(crossing.stream(), session(crossing.execution()) | fields)
     await eventually(crossing.dead_letters)
     assert crossing.launcher.signals == []
+
+
+@pytest.mark.parametrize("size_bytes", [100, 2_000_000])
+async def test_compressed_reports_are_read_whatever_their_size(crossing: Crossing, size_bytes: int) -> None:
+    crossing.start()
+    execution_id = crossing.execution()
+    result = os.urandom(size_bytes // 2).hex()
+    packed = zlib.compress(orjson.dumps([completed(result=result)]))
+    await crossing.redis.xadd(crossing.stream(), {"x": execution_id, "z": packed})
+    await until(lambda: crossing.launcher.batches(execution_id))
+    [batch] = crossing.launcher.batches(execution_id)
+    [event] = batch.events
+    stored = event.result if event.result_ref is None else orjson.loads(crossing.stores.payloads[event.result_ref])
+    assert stored == result

@@ -123,7 +123,7 @@ async def test_an_assignment_says_all_that_an_agent_needs() -> None:
     assert host == "h1"
     assert document == {
         "v": 1, "execution_id": EXECUTION, "workflow_id": "w", "trace_id": "tr", "tick": 1,
-        "reply_to": "orc:{t}:in:3", "input": {"in": 1},
+        "reply_to": "orc:{t}:in:3", "input": {"in": 1}, "accepts": ["zlib"],
         "assign": [{"task_id": "a0", "agent_id": "a-1", "role": "coder", "epoch": 1, "attempt": 1, "action": "open",
                     "input": {}, "results": {}, "timeout_seconds": 7}],
     }  # fmt: skip

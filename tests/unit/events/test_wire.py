@@ -2,6 +2,7 @@
 
 import contextlib
 import string
+import zlib
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.contracts.events import AgentEvent, AgentEventType
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX
+from engine.events import wire
 from engine.events.wire import (
     ENTRY_BYTES_MAX,
     EVENTS_PER_ENTRY_MAX,
@@ -242,3 +244,23 @@ def test_only_a_completion_adds_tasks() -> None:
     event = {"type": "agent.task_started", "at_ms": 1, "task_id": "t", "agent_id": "a", "spawn": [{"id": "n"}]}
     fields = {b"x": b"00000000-0000-4000-8000-000000000001", b"b": orjson.dumps([event])}
     assert decode_report(fields).events[0].to_event().spawn is None
+
+
+def test_a_compressed_list_is_read_as_a_plain_one() -> None:
+    body = b'[{"type":"agent.task_started","task_id":"a","at_ms":1}]'
+    fields = {b"x": EXECUTION.encode(), b"z": zlib.compress(body)}
+    assert wire.inflated(fields) == {b"x": EXECUTION.encode(), b"b": body}
+    assert wire.inflated({b"b": body}) == {b"b": body}
+    assert decode_report(wire.inflated(fields)).events[0].task_id == "a"
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        (b"nothing", "not what zlib"), (zlib.compress(b"[]")[:-3], "cut off"), (zlib.compress(b"[]") + b"x", "goes on"),
+        (zlib.compress(b" " * (wire.ENTRY_BYTES_MAX + 1)), "more than"),
+    ],
+)  # fmt: skip
+def test_what_is_badly_compressed_or_swells_up_is_refused(packed: bytes, reason: str) -> None:
+    with pytest.raises(WireError, match=reason):
+        wire.inflated({b"x": EXECUTION.encode(), b"z": packed})
