@@ -13,6 +13,9 @@ the execution."""
 
 CREDIT_CHECK_SECONDS = 0.05
 UNHURRIED_SECONDS = 0.1
+TIMEOUT_SHARE = 0.25
+"""Of an attempt's timeout: the workflow must hear of its start in good time."""
+
 UNHURRIED_BUSY_SECONDS = 11.0
 """So long a start waits for something else to travel with while there is much to do: most tasks end sooner, and each
 signal spared is a workflow task spared. It must come before the assignment is sent again (RESEND_AFTER_MS)."""
@@ -28,6 +31,8 @@ class Held:
     batch: InboxBatch
     size_bytes: int
     read_at: float
+    patience_seconds: float = UNHURRIED_SECONDS
+    """How long it may wait for something to travel with, if it is unhurried."""
     delivered_at: float | None = None
     signal: int | None = None
     """Number of the signal that carries it; None when it was handed over, or waits."""
@@ -111,14 +116,14 @@ class Deliveries:
         """Not while a signal is under way: what is handed over would overtake it."""
         return not self.sending and not any(h.delivered_at is None or h.signal is not None for h in self.held.values())
 
-    def due(self, now: float, unhurried_seconds: float = UNHURRIED_SECONDS) -> list[Held]:
+    def due(self, now: float, unhurried_seconds: float = 0.0) -> list[Held]:
         """What the next signal is to carry: everything that waits or was not covered in time; [] when not now."""
         if self.sending or now < max(self.retry_at, self.full_until):
             return []
         waiting = [h for h in self.held.values() if h.delivered_at is None or h.overdue(now)]
         if not waiting:
             return []
-        if all(h.unhurried and now - h.read_at < unhurried_seconds for h in waiting):
+        if all(h.unhurried and now - h.read_at < max(unhurried_seconds, h.patience_seconds) for h in waiting):
             return []
         under_way = [h for h in self.held.values()
                      if h.delivered_at is not None and h.signal is not None and not h.overdue(now)]  # fmt: skip

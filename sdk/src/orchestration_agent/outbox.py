@@ -32,6 +32,7 @@ class _Start:
     agent_id: str
     at_ms: int
     due: float
+    timeout_seconds: float | None
 
 
 @dataclass(slots=True)
@@ -87,8 +88,11 @@ class Outbox:
     def urgent(self, now: float) -> bool:
         return self._pending_due <= now
 
-    def started(self, key: Key, route: Route, agent_id: str, at_ms: int, now: float) -> None:
-        self._starts[key] = _Start(route, agent_id, at_ms, now + STARTED_HELD_SECONDS)
+    def started(
+        self, key: Key, route: Route, agent_id: str, at_ms: int, now: float, timeout_seconds: float | None = None
+    ) -> None:
+        """The timeout tells the engine how soon it must know of the start."""
+        self._starts[key] = _Start(route, agent_id, at_ms, now + STARTED_HELD_SECONDS, timeout_seconds)
 
     def progressed(self, key: Key, route: Route, agent_id: str, at_ms: int, fraction: float, now: float) -> None:
         waiting = self._progress.get(key)
@@ -194,7 +198,9 @@ class Outbox:
     def _send_start(self, key: Key) -> None:
         start = self._starts.pop(key, None)
         if start is not None:
-            self._add(start.route, encode_event("agent.task_started", key, start.agent_id, start.at_ms))
+            limit = start.timeout_seconds
+            event = encode_event("agent.task_started", key, start.agent_id, start.at_ms, timeout_seconds=limit)
+            self._add(start.route, event)
 
     def _collect_progress(self, now: float) -> None:
         for key, progress in list(self._progress.items()):

@@ -211,3 +211,14 @@ class Credit(RuleBasedStateMachine):
 
 TestCredit = Credit.TestCase
 TestCredit.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_a_start_whose_timeout_is_far_waits_as_long_as_it_may() -> None:
+    patient = held(1, kind=AgentEventType.TASK_STARTED, at=10.0)
+    patient.patience_seconds = 8.0
+    made = deliveries(patient)
+    assert made.due(17.9) == []
+    assert numbers(made.due(18.1)) == [1]
+    assert made.due(18.1, unhurried_seconds=11.0) == [], "there is much to do"
+    made.add(held(2, kind=AgentEventType.TASK_STARTED, at=12.0))
+    assert numbers(made.due(12.2)) == [1, 2], "one that cannot wait takes the other along"
