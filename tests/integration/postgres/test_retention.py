@@ -153,7 +153,8 @@ async def test_an_old_execution_goes_with_everything_of_it_and_no_other_does(
     await age(superuser, old, days=21)
     before = await counts(superuser, young)
     assert {table for table, count in before.items() if count == 0} <= OF_OPEN_EXECUTIONS | {
-        "hook_executions", "execution_growth", "execution_groups", "execution_waits", "external_events", "reuse_keys",
+        "hook_executions", "hook_deliveries", "execution_growth", "execution_groups", "execution_waits",
+        "external_events", "reuse_keys", "execution_compensations",
     }  # fmt: skip
 
     assert (old.tenant, old.execution_id) not in await retention.expired(30, ALL)
