@@ -16,10 +16,12 @@ class Example:
 EXAMPLES: Final = (
     Example("supervisor", "code_review", "three agents review a git repository; one of them is killed on the way"),
     Example("supervisor", "language_model", "an article by language models, behind an endpoint of your own"),
+    Example("hierarchical", "build_and_fix", "three levels build a broken repository; failures go up until solved"),
     Example("swarm", "estimation", "16 agents estimate the size of Python's standard library from samples, and vote"),
     Example("network", "gossip", "16 peers find an average by messages alone; one of their processes is killed"),
     Example("custom", "tournament", "programs play a knock-out tournament, in a pattern that is registered as data"),
     Example("saga", "bookings", "a trip with four services is undone when one of them loses its answer"),
+    Example("handoff", "editing", "a scanned page goes from hand to hand, and is refused until it is right"),
 )
 
 

@@ -134,6 +134,7 @@ class Submission(Model):
     result_ref: str | None = Field(None, description="where a large result is stored, instead of `result`")
     code: str = Field("", description="of the failure; empty for a result")
     message: str = ""
+    spawn: tuple[dict[str, Any], ...] = Field((), description="tasks that it adds to the graph once it is accepted")
 
     @property
     def failed(self) -> bool:

@@ -25,7 +25,7 @@ from engine.contracts.limits import NOTE_BYTES_MAX, TASKS_DYNAMIC_MAX
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.coordination import KERNEL_ERRANDS
 from workflows.kernel.fold import Fold
-from workflows.kernel.spawning import plan_spawn
+from workflows.kernel.spawning import SPAWN_REFUSED, SpawnRefusedError, plan_spawn
 from workflows.kernel.state import Phase, RunState
 from workflows.kernel.transitions import Transitions
 
@@ -101,8 +101,14 @@ class Desk:
     # Judging -------------------------------------------------------------------------------------------------
 
     def accept(self, i: int) -> None:
-        """Completed, with the result that its attempt brought."""
+        """Completed, with the result that its attempt brought; failed, when the tasks that it adds cannot be added."""
         submission = self.state.submitted[i]
+        if submission.spawn:
+            try:
+                self.spawn(i, submission.spawn)
+            except SpawnRefusedError as error:
+                self.fail(i, SPAWN_REFUSED, str(error))
+                return
         self._change.settle(Settled(task_id=submission.task_id, verdict="accept"))
         # Only now does it go into the read model: until here the row was one of a task that runs.
         self._fold.results.append(

@@ -141,10 +141,12 @@ class Fold:
         """Not the current attempt. A repeat of the report that counted is no news; anything else is audited."""
         if event.type not in (AgentEventType.TASK_COMPLETED, AgentEventType.TASK_FAILED):
             return
-        self.cancel.append(Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt))
+        attempt = Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt)
+        if run is None or not self._is_current(run, event.model_copy(update={"agent_id": run.agent_id})):
+            self.cancel.append(attempt)  # in another's name, it would stop the attempt that counts
         repeat = (
             run is not None
-            and run.phase is Phase.COMPLETED
+            and run.phase in (Phase.COMPLETED, Phase.SUBMITTED)
             and (run.attempt, run.agent_id) == (event.attempt, event.agent_id)
             and event.epoch == self.state.epoch
         )
@@ -208,7 +210,7 @@ class Fold:
             raise SpawnRefusedError(refusal)
 
     def _submit_result(self, event: AgentEvent, started_at_ms: int, at_ms: int) -> None:
-        """What it adds to the graph it may add when the pattern says so."""
+        """What it adds to the graph it adds when the pattern accepts it."""
         submission = Submission.trusted(
             task_id=event.task_id,
             attempt=event.attempt,
@@ -217,6 +219,7 @@ class Fold:
             at_ms=at_ms,
             result=event.result,
             result_ref=event.result_ref,
+            spawn=event.spawn or (),
         )
         self.change.submit(submission)
         self.submitted.append(self.state.index[event.task_id])

@@ -17,6 +17,7 @@ from workflows.kernel.state import RunState
 KEYS_SHOWN_MAX: Final = 20
 KEY_LENGTH_MAX: Final = 64
 FEEDBACK_KEPT_MAX: Final = 5
+BEFORES_MAX: Final = 1_000
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def size_bytes(value: Any) -> int:
 
 
 class Travel:
-    """The context along the graph. It keeps what it computes from the definition alone."""
+    """The context along the graph. It keeps what it has computed from the definition and from how the graph has grown."""
 
     def __init__(self, config: HandoffConfig) -> None:
         self.config = config
-        self._befores: dict[int, tuple[int, ...]] = {}
+        self._befores: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stations: dict[str, Station] = {}
 
     def station(self, task_id: str) -> Station:
@@ -83,7 +84,8 @@ class Travel:
 
     def before(self, state: RunState, i: int) -> tuple[int, ...]:
         """All tasks that are before this one in the graph, in the order of the plan."""
-        found = self._befores.get(i)
+        key = (i, state.grown if state.growth else 0)
+        found = self._befores.get(key)
         if found is None:
             seen: set[int] = set()
             look = list(state.specs[i].deps)
@@ -92,7 +94,9 @@ class Travel:
                 if at not in seen:
                     seen.add(at)
                     look.extend(state.specs[at].deps)
-            found = self._befores[i] = tuple(sorted(seen))
+            while len(self._befores) >= BEFORES_MAX:
+                del self._befores[next(iter(self._befores))]
+            found = self._befores[key] = tuple(sorted(seen))
         return found
 
     def entries(self, state: RunState, i: int, hop: int) -> list[tuple[str, dict[str, Any]]]:

@@ -131,6 +131,15 @@ def test_what_goes_with_a_task_fits_however_long_the_history_is() -> None:
     assert (note["hand_overs"], note["history"][-1]["task"]) == (59, names[-2])
 
 
+def test_a_task_that_an_agent_adds_is_handed_the_context_too() -> None:
+    run = handoff()
+    more = {"id": "check", "agent": "worker", "depends_on": ["draft"], "blocks": ["edit"]}
+    end(run, "draft", {"context": {"text": "first"}}, spawn=(more,))
+    assert context(run, "check") == {"text": "first"}
+    end(run, "check", {"context": {"checked": True}})
+    assert context(run, "edit") == {"text": "first", "checked": True}
+
+
 # Gates -----------------------------------------------------------------------------------------------------------
 
 GATE: dict[str, Any] = {"gate": {"expressions": ["result.words > 2"], "json_schema": {"type": "object"}}}

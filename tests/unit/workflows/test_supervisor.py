@@ -525,3 +525,25 @@ def test_whatever_reviewers_say_no_task_is_completed_without_a_verdict_and_all_e
     assert run.state.closed
     rounds: Counter[str] = Counter(str(item["task_id"]) for item in run.audit("review.given"))
     assert all(count <= 3 for count in rounds.values())
+
+
+def test_what_a_worker_adds_is_added_when_its_result_is_accepted() -> None:
+    run = supervised(task("a"), task("b", (0,)), config=REVIEW)
+    run.tick()
+    more = {"id": "c", "agent": "worker", "depends_on": ["a"], "blocks": ["b"]}
+    run.receive(run.completed(run.attempt("a")).model_copy(update={"spawn": (more,)}))
+    run.tick()
+    assert "c" not in run.state.index
+    run.continue_as_new()
+    say(run, {"verdict": "accept"})
+    assert (run.phase("c"), run.phase("b")) == (Phase.ASSIGNED, Phase.PENDING)
+
+
+def test_a_result_whose_tasks_cannot_be_added_fails_when_it_is_accepted() -> None:
+    run = supervised(task("a"), config=REVIEW)
+    run.tick()
+    run.receive(run.completed(run.attempt("a")).model_copy(update={"spawn": ({"id": "c", "agent": "nobody"},)}))
+    run.tick()
+    say(run, {"verdict": "accept"})
+    assert run.deltas[-1].error is not None
+    assert run.deltas[-1].error.details["code"] == "SPAWN_REFUSED"
