@@ -12,6 +12,7 @@ from planner.patterns.peers import (
     UNKNOWN_AGENT,
     agents_of,
     check_links,
+    check_room,
     check_shapes,
     check_tasks_named,
     settings_location,
@@ -25,6 +26,7 @@ def check(definition: WorkflowDefinition, config: NetworkConfig) -> Iterable[Fin
     """What is wrong with this definition under these settings."""
     yield from check_tasks_named(definition, "conversations", config.conversations)
     yield from check_shapes(definition, "a conversation of all agents of a role")
+    yield from check_room(definition)
     checked: set[tuple[str, str]] = set()
     found: dict[Finding, None] = {}
     for task in definition.tasks:

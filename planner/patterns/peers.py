@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from engine.contracts.definition import WorkflowDefinition
+from engine.contracts.limits import TASKS_DYNAMIC_MAX
 from engine.contracts.topology import TopologyConfig
 from planner.patterns.finding import Finding
 from planner.problems import Location
@@ -44,6 +45,17 @@ def check_shapes(definition: WorkflowDefinition, what: str) -> Iterator[Finding]
             yield Finding(NOT_IN_PATTERN, ("tasks", position, "reuse"), f"is not taken: a task is {what} here")
         if task.parallel is False:
             yield Finding(NOT_IN_PATTERN, ("tasks", position, "parallel"), f"is not taken: a task is {what} here")
+
+
+def check_room(definition: WorkflowDefinition) -> Iterator[Finding]:
+    """Each agent of a task's role gets a task of its own, and an execution may add so many."""
+    counts = (definition.agents[task.agent].count for task in definition.tasks if task.agent in definition.agents)
+    total = sum(counts)
+    if total > TASKS_DYNAMIC_MAX:
+        message = (
+            f"ask {total} agents, each task all of its role; at most {TASKS_DYNAMIC_MAX} are asked in an execution"
+        )
+        yield Finding("TOO_MANY_MEMBERS", ("tasks",), message)
 
 
 def check_links(topology: TopologyConfig, known: frozenset[str], location: Location) -> Iterator[Finding]:

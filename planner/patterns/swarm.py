@@ -9,6 +9,7 @@ from planner.patterns.peers import (
     UNKNOWN_AGENT,
     agents_of,
     check_links,
+    check_room,
     check_shapes,
     check_tasks_named,
     settings_location,
@@ -19,6 +20,7 @@ def check(definition: WorkflowDefinition, config: SwarmConfig) -> Iterable[Findi
     """What is wrong with this definition under these settings."""
     yield from check_tasks_named(definition, "questions", config.questions)
     yield from check_shapes(definition, "a question for all agents of a role")
+    yield from check_room(definition)
     agents = agents_of(definition, [task.agent for task in definition.tasks])
     yield from _check_weights(config.voting.weights, agents, ("pattern_config", "voting"))
     yield from check_links(config.topology, agents, ("pattern_config", "topology"))

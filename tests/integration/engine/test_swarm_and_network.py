@@ -1,12 +1,16 @@
 """Swarms and networks on the real engine: agents really asked, votes in the audit log, histories that replay."""
 
+import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 from engine.contracts.execution import ExecutionStatus
+from engine.contracts.streams import partition_of
 from engine.contracts.voting import VotingRule
+from engine.events.keys import partition_stream
 from engine.voting.recounting import recount
 from orchestration_agent.host import AgentHost
 from orchestration_agent.task import Task
@@ -174,3 +178,46 @@ async def test_kept_votes_are_counted_again_without_the_agents(bench: Bench) -> 
     assert (first.round, len(first.votes)) == (1, 5)
     none = await executions.counted_rounds(bench.tenant, execution_id, task_id="other", round_number=None, limit=10)
     assert none == []
+
+
+async def test_votes_by_strangers_twice_and_late_are_refused_and_recorded(bench: Bench) -> None:
+    """Whoever can write to the stream can claim to be anybody; only the attempt that was handed out counts."""
+    released = asyncio.Event()
+
+    async def member(task: Task) -> Any:
+        if task.agent_id == "worker-3":
+            await released.wait()
+        return {"vote": "a"}
+
+    await with_agent(bench, member)
+    execution_id = await bench.start(swarm({"id": "ask"}, options=["a", "b"], voting={"rule": "quorum"}))
+    await bench.until_event(execution_id, "vote.cast", agent_id="worker-1")
+    await bench.until_event(execution_id, "vote.cast", agent_id="worker-2")
+
+    def vote(task_id: str, agent_id: str, attempt: int) -> dict[str, Any]:
+        return {"type": "agent.task_completed", "task_id": task_id, "agent_id": agent_id, "epoch": 1,
+                "attempt": attempt, "at_ms": int(time.time() * 1000), "result": {"vote": "b"}}  # fmt: skip
+
+    forged = [
+        vote("ask[2]", "stranger-1", 1),
+        vote("ask[2]", "worker-1", 1),
+        vote("ask[7]", "worker-3", 1),
+        vote("ask[0]", "worker-1", 1),
+        vote("ask[2]", "worker-3", 0),
+    ]
+    stream = partition_stream(bench.tenant, partition_of(str(execution_id), bench.settings.event_partitions))
+    await bench.redis.xadd(stream, {"x": str(execution_id), "b": json.dumps(forged)})
+
+    async def refused() -> list[Any]:
+        found = [e.payload for e in await bench.events(execution_id) if e.event_type == "task.late_result_refused"]
+        return found if len(found) >= 4 else []
+
+    recorded = await bench.until(refused, "the forged votes are refused")
+    assert {(r["task_id"], r["agent_id"]) for r in recorded} >= {
+        ("ask[2]", "stranger-1"), ("ask[2]", "worker-1"), ("ask[7]", "worker-3"), ("ask[2]", "worker-3")
+    }  # fmt: skip
+    released.set()
+    assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
+    decided = await result(bench, execution_id, "ask")
+    assert decided["tally"] == [{"choice": "a", "weight": 3}]
+    assert types(await bench.events(execution_id)).count("vote.cast") == 3

@@ -176,3 +176,14 @@ def test_peers_that_no_message_can_reach_are_named() -> None:
 @pytest.mark.parametrize(("field", "value"), [("for_each", "input.x"), ("reuse", True), ("parallel", False)])
 def test_a_task_for_a_whole_role_cannot_be_split_reused_or_alone(pattern: str, field: str, value: Any) -> None:
     assert problems(pattern, {}, **{field: value}) == [("NOT_IN_PATTERN", f"tasks[0].{field}")]
+
+
+@pytest.mark.parametrize("pattern", ["swarm", "network"])
+def test_more_members_than_an_execution_may_ask_are_refused(pattern: str) -> None:
+    wanted = document(pattern, {})
+    wanted["agents"]["voter"]["count"] = 9_999
+    parse_definition(wanted)
+    wanted["tasks"].append({"id": "again", "agent": "voter"})
+    with pytest.raises(InvalidDefinitionError) as refused:
+        parse_definition(wanted)
+    assert [found["code"] for found in refused.value.data["errors"]] == ["TOO_MANY_MEMBERS"]

@@ -266,12 +266,33 @@ def test_a_vote_by_a_stranger_or_twice_changes_nothing_and_is_recorded() -> None
     swarm.receive(swarm.completed(two.model_copy(update={"agent_id": "stranger-1"}), "b"))
     swarm.receive(swarm.completed(three.model_copy(update={"task_id": "q[7]"}), "b"))
     swarm.tick()
-    assert len(swarm.facts("task.late_result_refused")) >= 3
+    assert len(swarm.facts("task.late_result_refused")) == 3
     swarm.say(two, "a")
     swarm.say(three, "b")
     swarm.tick()
     assert swarm.result()["tally"] == [{"choice": "a", "weight": 2}, {"choice": "b", "weight": 1}]
     assert len(swarm.facts("vote.cast")) == 3
+
+
+def test_a_vote_in_anothers_name_does_not_stop_the_one_who_is_asked() -> None:
+    swarm = drill({}, 2)
+    swarm.tick()
+    _, two = swarm.in_flight()
+    swarm.receive(swarm.completed(two.model_copy(update={"agent_id": "worker-1"}), "b"))
+    swarm.receive(swarm.completed(two.model_copy(update={"attempt": 0}), "b"))
+    decision = swarm.tick()
+    assert [(attempt.agent_id, attempt.attempt) for attempt in decision.cancel] == [("worker-2", 0)]
+
+
+def test_a_repeated_report_of_a_vote_that_counts_is_no_news() -> None:
+    swarm = drill({}, 2)
+    swarm.tick()
+    one, _ = swarm.in_flight()
+    swarm.say(one, "a")
+    swarm.tick()
+    swarm.say(one, "a")
+    swarm.tick()
+    assert swarm.facts("task.late_result_refused") == []
 
 
 def test_each_question_may_have_settings_of_its_own() -> None:
