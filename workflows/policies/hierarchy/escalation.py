@@ -158,8 +158,8 @@ class Escalations:
         """The answer makes no sense, or asks for what may not be: ask again, or go on to the next level."""
         submission = desk.state.submitted[asked]
         decision = document.get("decision") if isinstance(document, dict) else None
-        known = decision if isinstance(decision, str) else None
-        case = self._decided(desk, i, case, submission, known and known[:50], "refused", why)
+        to = document.get("to") if isinstance(document, dict) else None
+        case = self._decided(desk, i, case, submission, _text(decision), "refused", why, _text(to))
         case = case.model_copy(update={"answers": case.answers + 1})
         if case.answers < self._hierarchy.config.escalation.answers_max:
             told = self._told(desk, i, case, self._chain(desk, i)[case.rung], self._below(desk, i, case.rung))
@@ -233,3 +233,8 @@ class Escalations:
         error = {"code": case.code, "message": case.message}
         attempt = desk.state.submitted[i].attempt
         return case.model_copy(update={"history": case.with_entry(**said, error=error, attempt=attempt)})
+
+
+def _text(value: Any) -> str | None:
+    """A name that an answer gives, if it is one."""
+    return value[:100] if isinstance(value, str) else None
