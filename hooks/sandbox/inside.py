@@ -269,6 +269,12 @@ def _build_root(spec: Spec, libc: Libc) -> None:
     libc.mount("new", "new", None, MS_BIND | MS_REC)
     libc.pivot_root(".", "old")
     os.chdir("/")
+    # Before what is bound: this Python may lie below /tmp.
+    os.makedirs("/new/tmp", exist_ok=True)
+    size = f"size={spec['tmp_bytes']},nr_inodes=20000,mode=1777"
+    libc.mount("tmpfs", "/new/tmp", "tmpfs", MS_NOSUID | MS_NODEV, size)
+    os.mkdir("/new/tmp/home", 0o777)
+    os.chmod("/new/tmp/home", 0o777)  # noqa: S103 - the command is another user, and this directory is its own
     for path, source in spec["readonly"].items():
         _bind(libc, f"/old{source}", f"/new{path}")
         libc.restrict(f"/new{path}", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
@@ -287,11 +293,6 @@ def _build_root(spec: Spec, libc: Libc) -> None:
         with contextlib.suppress(OSError):
             _write("/new/proc/sys/user/max_user_namespaces", "0")
         libc.restrict("/new/proc", ATTR_RDONLY)
-    os.makedirs("/new/tmp", exist_ok=True)
-    size = f"size={spec['tmp_bytes']},nr_inodes=20000,mode=1777"
-    libc.mount("tmpfs", "/new/tmp", "tmpfs", MS_NOSUID | MS_NODEV, size)
-    os.mkdir("/new/tmp/home", 0o777)
-    os.chmod("/new/tmp/home", 0o777)  # noqa: S103 - the command is another user, and this directory is its own
     if spec["work_dir"] is None:
         os.mkdir(f"/new{spec['work_inside']}", 0o755)
     else:

@@ -213,11 +213,13 @@ def bubblewrap_arguments(program: str, command: Command, layout: RootLayout, mas
     arguments = [program, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "hook", "--clearenv"]
     if command.network:
         arguments.append("--share-net")
+    # Before what is bound: this Python may lie below /tmp.
+    arguments += ["--size", str(TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
     for path, source in layout.readonly.items():
         arguments += ["--ro-bind", source, path]
     for path, target in layout.links.items():
         arguments += ["--symlink", target, path]
-    arguments += ["--dev", "/dev", "--proc", "/proc", "--size", str(TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
+    arguments += ["--dev", "/dev", "--proc", "/proc"]
     arguments += ["--dir", "/tmp/home", "--ro-bind", str(INSIDE), INSIDE_TARGET]  # noqa: S108
     arguments += ["--dir", WORK_INSIDE] if command.work_dir is None else ["--bind", str(command.work_dir), WORK_INSIDE]
     for path, content in masks.items():

@@ -33,7 +33,8 @@ STOPPED = {
     "computes for ever": ("while True: pass", "TIMEOUT"),
     "ignores being told": ("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)", "TIMEOUT"),
     "computes in many threads": (
-        "for _ in range(4): threading.Thread(target=lambda: [x for x in iter(int, 1)], daemon=True).start()\n"
+        "def spin():\n    while True: pass\n"
+        "for _ in range(4): threading.Thread(target=spin, daemon=True).start()\n"
         "time.sleep(600)",
         "TIMEOUT",
     ),
