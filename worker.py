@@ -188,7 +188,8 @@ async def build(
         leases = PartitionLeases(functions, settings.event_partitions)
         reader = connect_redis(settings, repeat=False)
         stack.push_async_callback(reader.aclose)
-        bridge = Bridge(redis, reader, leases, launcher, stores.maintenance, stores.dispatch, lingering, progress)
+        parts = (launcher, stores.maintenance, stores.dispatch, lingering, progress)
+        bridge = Bridge(redis, reader, leases, *parts, started_held_seconds=settings.started_held_seconds)
         acknowledged = bridge.acknowledged
         pressure = PressureMonitor(redis, leases, stores.hosts, settings.redis_bytes_max)
         publications = Publications(

@@ -69,7 +69,7 @@ def campaign(
     """Raises AssertionError when an execution does not end as it should, or its audit log is not sound."""
     demonstration = demonstrations()[pattern]
     chance = random.Random(f"{pattern}/{seed}")
-    with running_engine(catalogue=demonstration.catalogue) as engine:
+    with running_engine(catalogue=demonstration.catalogue, started_held_seconds=10.0) as engine:
         began = time.monotonic()
         runs = [_begin(engine, demonstration) for _ in range(executions)]
         killed = _kill_until_done(runs, partial(_kill_one, engine, chance), every_seconds, kills_max, tell)

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
     """Fixed for a deployment: executions remember theirs."""
     published_events_seconds: float = Field(3_600.0, ge=60)
     """How long published events stay on the streams, of a workflow and for groups that do not acknowledge."""
+    started_held_seconds: float = Field(10.0, ge=0.1, le=10.0)
+    """How long the news that a task has started may wait for other news of its execution, at most."""
     redis_bytes_max: int | None = Field(None, ge=16 * 1024**2)
     """Memory of Redis that is to be used; the server's `maxmemory`, or half of its machine, when absent."""
     heartbeat_seconds: float = 2.0

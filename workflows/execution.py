@@ -61,6 +61,9 @@ CHAINED_MS_MAX = 1_000
 TIMER_EARLY_MS_MAX = 1_000
 """A timer that is earlier than needed is kept when it is no earlier than that: else it would cost a workflow task."""
 
+TIMER_KEPT_MS = 5_000
+"""A timer that is early stays while it is that far away."""
+
 HISTORY_BYTES_MAX = 1024 * 1024
 
 
@@ -218,16 +221,21 @@ class ExecutionWorkflow:
             return
         due_ms = next_due_ms(self._state, self._policy)
         if due_ms is not None and due_ms > self._now_ms():
-            early_ms = due_ms - self._timer_due_ms
-            if self._timer is None or self._timer.done() or not 0 <= early_ms < TIMER_EARLY_MS_MAX:
+            timer = self._timer
+            if timer is None or not self._keeps(timer, due_ms):
                 self._stop_timer()
                 self._timer_due_ms = due_ms
-                self._timer = asyncio.create_task(self._sleep(due_ms - self._now_ms()))
-            timer = self._timer
+                timer = self._timer = asyncio.create_task(self._sleep(due_ms - self._now_ms()))
             await workflow.wait_condition(lambda: self._has_work() or timer.done())
         elif due_ms is None:
             await workflow.wait_condition(self._has_work)
         self._chain_began_ms = self._now_ms()
+
+    def _keeps(self, timer: "asyncio.Task[None]", due_ms: int) -> bool:
+        """One that is early stays while it is far enough away: the next step will most likely come first, and to
+        replace a timer with each step costs the server more than to wake up once in vain."""
+        early_ms, left_ms = due_ms - self._timer_due_ms, self._timer_due_ms - self._now_ms()
+        return not timer.done() and early_ms >= 0 and (early_ms < TIMER_EARLY_MS_MAX or left_ms >= TIMER_KEPT_MS)
 
     async def _sleep(self, delay_ms: int) -> None:
         await workflow.sleep(timedelta(milliseconds=delay_ms), summary="next due time")

@@ -50,9 +50,13 @@ agents:
 class RunningEngine:
     """One data directory, and the processes that run on it."""
 
-    def __init__(self, directory: Path, workers: int = 1, catalogue: Path | None = None) -> None:
+    def __init__(
+        self, directory: Path, workers: int = 1, catalogue: Path | None = None, started_held_seconds: float = 0.1
+    ) -> None:
+        """Tests wait for tasks to start: the news of that does not wait for other news unless asked."""
         self.directory = directory
         self.workers = workers
+        self.environment = {**os.environ, "ORCHESTRATOR_STARTED_HELD_SECONDS": str(started_held_seconds)}
         self.data_dir = directory / "data"
         self.record = directory / "record.jsonl"
         self.record.touch()
@@ -73,7 +77,9 @@ class RunningEngine:
         command += [str(self.data_dir), "--port", "0", "--json", "--catalogue", str(self.catalogue)]
         command += ["--workers", str(self.workers)]
         with (self.directory / "up.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, start_new_session=True, env=self.environment
+            )
         self._process = process
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], READY_SECONDS)
@@ -234,12 +240,14 @@ class RunningEngine:
 
 
 @contextmanager
-def running_engine(workers: int = 1, catalogue: Path | None = None) -> Iterator[RunningEngine]:
+def running_engine(
+    workers: int = 1, catalogue: Path | None = None, started_held_seconds: float = 0.1
+) -> Iterator[RunningEngine]:
     """An engine of one's own, with an orderly end that leaves nothing behind. `catalogue`: in place of the tests'."""
     # Not pytest's own directory: PostgreSQL runs as another user when the tests run as root, and could not enter.
     directory = Path(tempfile.mkdtemp(prefix="orchestrator-acceptance-"))
     directory.chmod(0o711)
-    engine = RunningEngine(directory, workers, catalogue)
+    engine = RunningEngine(directory, workers, catalogue, started_held_seconds)
     try:
         engine.start()
         yield engine

@@ -36,6 +36,7 @@ def engine_settings(
         "event_partitions": 2,
         "host_lost_after_seconds": 3.0,
         "heartbeat_seconds": 0.5,
+        "started_held_seconds": 0.1,
         "log_level": "WARNING",
     }
     return Settings.model_validate(values)

@@ -294,6 +294,8 @@ class ModelLingering(Lingering):
 class Leases:
     """Which partitions this process reads, with their fences."""
 
+    partitions = 1
+
     def __init__(self) -> None:
         self.fences: dict[int, int] = {}
 
@@ -342,7 +344,7 @@ class ModelBridge(Bridge):
     def _take_in(self, entry_id: EntryId, fence: int) -> None:
         events = self._streams_now.now.entries[entry_id]
         batch = InboxBatch(entry_id=entry_id, partition=0, fence=fence, low="0-0", events=events)
-        self._hold(self._launch.tenant, self._launch.execution_id, batch, 100)
+        self._hold(self._launch.tenant, self._launch.execution_id, batch, 100, 0.1)
 
     def _send_soon(self, deliveries: Deliveries) -> None:
         taken = self._due(deliveries)
