@@ -69,7 +69,7 @@ def size_bytes(value: Any) -> int:
 
 
 class Travel:
-    """The context along the graph. It keeps what it has computed from the definition and from how the graph has grown."""
+    """The context along the graph. It keeps only what it has computed from the definition and the graph's growth."""
 
     def __init__(self, config: HandoffConfig) -> None:
         self.config = config
