@@ -14,7 +14,7 @@ from engine.contracts import activity_names
 from engine.contracts.kernel import ErrandOutcome, ErrandRequest
 from engine.errors import EngineError
 from engine.events.bodies import GrownBodies
-from engine.ports import DispatchStore, GraphStore
+from engine.ports import DispatchStore, GraphStore, StoredBody
 
 CONTEXT_BYTES_MAX: Final = 64 * 1024
 """The execution's input and the results of a task's dependencies together, as JSON."""
@@ -32,18 +32,25 @@ class ReadingActivities:
 
     @activity.defn(name=activity_names.READ_PROGRAM_CONTEXT)
     async def read_context(self, request: ErrandRequest) -> ErrandOutcome:
-        """`{input, results}` of the errand's task."""
+        """`{input, results}` of the errand's task, as far as they are asked for."""
+        context: dict[str, Any] = {}
         try:
             stored = await self._store.body(request.tenant, UUID(request.execution_id))
-            planned = {task["id"]: task for task in stored.definition["tasks"]}
-            name = request.errand.task_id
-            bodies = await self._bodies.of(request.tenant, request.execution_id, planned, [name])
-            wanted = sorted(bodies.get(name, {}).get("depends_on", ()))
-            results = await self._store.results(request.tenant, UUID(request.execution_id), wanted) if wanted else {}
+            if "input" in request.errand.input["read"]:
+                context["input"] = stored.input_data
+            if "results" in request.errand.input["read"]:
+                context["results"] = await self._results(request, stored)
         except EngineError as error:
             raise as_application_error(error) from error
-        context = {"input": stored.input_data, "results": results}
         return _fitting(request, context, CONTEXT_BYTES_MAX, "CONTEXT_TOO_LARGE")
+
+    async def _results(self, request: ErrandRequest, stored: StoredBody) -> dict[str, Any]:
+        """Of the direct dependencies of the errand's task."""
+        planned = {task["id"]: task for task in stored.definition["tasks"]}
+        name = request.errand.task_id
+        bodies = await self._bodies.of(request.tenant, request.execution_id, planned, [name])
+        wanted = sorted(bodies.get(name, {}).get("depends_on", ()))
+        return await self._store.results(request.tenant, UUID(request.execution_id), wanted) if wanted else {}
 
     @activity.defn(name=activity_names.READ_EVENT)
     async def read_event(self, request: ErrandRequest) -> ErrandOutcome:

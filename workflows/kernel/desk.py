@@ -228,6 +228,10 @@ class Desk:
         task_id = "" if about is None else self.state.specs[about].id
         self._change.begin_errand(Errand(key=key, kind=kind, task_id=task_id, input=input))
 
+    def take_event(self, event_id: str) -> None:
+        """An external event that is kept (`state.kept`) has done its work: nobody else gets it."""
+        self._change.forget(event_id)
+
     # The execution -------------------------------------------------------------------------------------------
 
     def say(self, kind: AuditEventType, at_ms: int | None = None, **payload: Any) -> None:

@@ -25,6 +25,9 @@ STEPS_A_TICK: Final = 100_000
 
 STATES_A_TICK: Final = 500
 
+BYTES_A_TICK: Final = 256 * 1024
+"""Of variables and input of work: a tick's delta must fit what Temporal takes at once."""
+
 _EXPRESSIONS: Final = (
     "role", "agent", "action", "input", "undo", "note", "each", "need", "voters", "choice", "condition", "when",
     "result", "error",
@@ -47,10 +50,11 @@ class Allowance:
         self._steps_left = STEPS_A_TICK
         self._states_left = STATES_A_TICK
         self._state_left = STEPS_A_STATE_MAX
+        self._bytes_left = BYTES_A_TICK
 
     @property
     def spent(self) -> bool:
-        return self._steps_left <= 0 or self._states_left <= 0
+        return self._steps_left <= 0 or self._states_left <= 0 or self._bytes_left <= 0
 
     @property
     def state_left(self) -> int:
@@ -59,6 +63,9 @@ class Allowance:
     def enter_state(self) -> None:
         self._states_left -= 1
         self._state_left = STEPS_A_STATE_MAX
+
+    def spend_bytes(self, size_bytes: int) -> None:
+        self._bytes_left -= size_bytes
 
     def spend(self, steps: int) -> None:
         self._steps_left -= steps
@@ -76,10 +83,9 @@ class Program:
         self._handled: dict[tuple[str, str], bool] = {}
         self.loops = sorted(name for name, state in self.logic.states.items() if isinstance(state, Loop))
         self.variables = self._variables()
-        self.reads_context = any(
-            root in ("input", "results") for text in self._texts() for root, _ in names_of(self.parsed(text))
-        )
-        """Whether it looks at the execution's input or at the results of dependencies."""
+        named = {root for text in self._texts() for root, _ in names_of(self.parsed(text))}
+        self.reads = named & {"input", "results"}
+        """Whether it looks at the execution's input, and at the results of dependencies."""
 
     def state(self, name: str) -> State:
         return self.logic.states[name]

@@ -1,22 +1,25 @@
 """What a program remembers of one task, all on the board.
 
-`pc` is where it stands: the state `s`, whether it was entered (`in`), how many states were (`n`), passes of loops
-(`l`), groups of work by the names that spawns gave them (`named`), those not yet done with (`gs`), how much can be
-undone (`u`), what the present state waits for (`w`), and how it is to end (`end`). Beside it: `v.<variable>`,
-`g.<group>`, `r.<group>.<k>` (how a piece of work ended), `u.<n>`, `ctx`, `error`.
+`pc` is where it stands: the state `s`, whether it was entered (`in`) and when (`t`), how many states were (`n`), passes
+of loops (`l`), groups of work by the names that spawns gave them (`named`), those not yet done with (`gs`), how much can
+be undone (`u`), how large each variable is (`b`), what the present state waits for (`w`), and how it is to end (`end`).
+Beside it: `v.<variable>`, `g.<group>`, `r.<group>.<k>` (how a piece of work ended), `u.<n>`, `ctx`, `error`.
 """
 
 import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from engine.contracts.patterns.language import VALUE_BYTES_MAX
+from engine.contracts.patterns.language import VALUE_BYTES_MAX, VALUES_BYTES_MAX
 from workflows.kernel.desk import Desk, note_key
-from workflows.policies.program import Program, ProgramError
+from workflows.policies.program import Allowance, Program, ProgramError
 
 DUE: Final = "/due"
 """When tasks are to be looked at although nothing came: by id [began, lasts, paused before], in ms."""
 
+
+INPUT: Final = "/input"
+"""The execution's input, once a program has looked it up."""
 
 AWAITED: Final = "/awaited"
 """Tasks that wait for an external event, with its type."""
@@ -34,7 +37,8 @@ def size_bytes_of(value: Any) -> int:
 class Memory:
     """Of one task, in one tick. Values are replaced, never changed in place."""
 
-    def __init__(self, desk: Desk, program: Program, i: int) -> None:
+    def __init__(self, desk: Desk, program: Program, i: int, allowance: Allowance) -> None:
+        self.allowance = allowance
         self.desk = desk
         self.i = i
         self.program = program
@@ -48,7 +52,8 @@ class Memory:
         self.desk.post(f"{self.task_id}/{name}", value)
 
     def begin(self) -> None:
-        self.pc = {"s": self.program.logic.start, "in": False, "n": 0, "l": {}, "named": {}, "gs": [], "u": 0}
+        self.pc = {"s": self.program.logic.start, "in": False, "n": 0, "l": {}, "named": {}, "gs": [], "u": 0,
+                   "b": {}}  # fmt: skip
 
     def keep(self) -> None:
         self.post("pc", self.pc)
@@ -64,7 +69,6 @@ class Memory:
     def names(self) -> dict[str, Any]:
         """What expressions see, save what is a state's own."""
         state, spec = self.desk.state, self.desk.state.specs[self.i]
-        context = self.get("ctx") or {}
         variables = {name: self._variable(name) for name in sorted(self.program.variables)}
         return {
             **variables,
@@ -73,8 +77,8 @@ class Memory:
             "agents": {role: [agent.agent_id for agent in state.agents_of(role)] for role in sorted(state.plan.roles)},
             "loops": {name: self.pc["l"].get(name, 0) for name in self.program.loops},
             "error": self.get("error"),
-            "input": context.get("input"),
-            "results": context.get("results") or {},
+            "input": (self.desk.get(INPUT) or [None])[0],
+            "results": self.get("ctx") or {},
         }
 
     def _variable(self, name: str) -> Any:
@@ -83,16 +87,36 @@ class Memory:
 
     def save(self, name: str | None, value: Any) -> None:
         """Boxed, since null on the board would be nothing."""
-        if name is not None:
-            self.save_fits(name, value)
-            self.post(f"v.{name}", [value])
+        if name is None:
+            return
+        sizes = {**self.pc["b"], name: self.fitting_bytes(name, value)}
+        together = sum(sizes.values())
+        if together > VALUES_BYTES_MAX:
+            message = f"with {name} the variables would hold {together} bytes; at most {VALUES_BYTES_MAX} are taken"
+            raise ProgramError("VALUE_TOO_LARGE", message)
+        self.change(b=sizes)
+        self.post(f"v.{name}", [value])
 
-    def save_fits(self, name: str, value: Any) -> None:
-        """Raises ProgramError for a value that is too large to be kept."""
+    def fitting_bytes(self, name: str, value: Any) -> int:
+        """Its size. Raises ProgramError for a value that is too large to be kept."""
         size_bytes = size_bytes_of(value)
         if size_bytes > VALUE_BYTES_MAX:
             message = f"{name} would hold {size_bytes} bytes; at most {VALUE_BYTES_MAX} are taken"
             raise ProgramError("VALUE_TOO_LARGE", message)
+        self.allowance.spend_bytes(size_bytes)
+        return size_bytes
+
+    def lacks(self) -> list[str]:
+        """Which of input and results the program names and nobody has looked up."""
+        known = {"input"} if self.desk.get(INPUT) is not None else set()
+        return sorted(self.program.reads - known)
+
+    def learn(self, context: dict[str, Any]) -> None:
+        """The input is the same for all tasks, and is kept once."""
+        if "input" in context and self.desk.get(INPUT) is None:
+            self.desk.post(INPUT, [context["input"]])
+        if "results" in context:
+            self.post("ctx", context["results"])
 
     # Times ---------------------------------------------------------------------------------------------------
 

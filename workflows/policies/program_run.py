@@ -44,15 +44,16 @@ class Run:
         self.program = program
         self.i = i
         self.allowance = allowance
-        self.memory = Memory(desk, program, i)
+        self.memory = Memory(desk, program, i, allowance)
         self.works = Works(self.memory, allowance)
 
     def begin(self) -> None:
         """The task is ready: it becomes the program's."""
         self.desk.take(self.i)
         self.memory.begin()
-        if self.program.reads_context:
-            self.desk.send(f"{self.memory.task_id}/context", CONTEXT_ERRAND, about=self.i)
+        wanted = self.memory.lacks()
+        if wanted:
+            self.desk.send(f"{self.memory.task_id}/context", CONTEXT_ERRAND, about=self.i, input={"read": wanted})
             self.memory.change(w="context")
         self.memory.keep()
 
@@ -61,7 +62,7 @@ class Run:
         waits_for = self.memory.pc.get("w")
         if key == f"{self.memory.task_id}/context" and waits_for == "context":
             if ok:
-                self.memory.post("ctx", value)
+                self.memory.learn(value)
                 self.memory.change(w=None)
             else:
                 self._end("fail", code, f"input and results: {message}")
@@ -149,7 +150,7 @@ class Run:
             self._end("accept")
             return
         result = None if state.result is None else self._value(state.result)
-        memory.save_fits("the result", result)
+        memory.fitting_bytes("the result", result)
         self._end("resolve", result)
 
     # Work ----------------------------------------------------------------------------------------------------
@@ -435,22 +436,22 @@ class Run:
             if not heard["ok"]:
                 raise ProgramError(heard["code"], f"event {state.event}: {heard['message']}")
             seen = {**memory.names(), "event": heard["value"]}
-            free = desk.get(_taken_key(event_id)) is None
+            free = event_id in desk.state.kept
             if free and (state.when is None or self.program.holds(state.when, seen, self.allowance)):
-                desk.post(_taken_key(event_id), memory.task_id)
+                self._takes(event_id)
                 memory.save(state.save, heard["value"])
                 return state.next
             waits_for = {**waits_for, "heard": None}
         while waits_for["errand"] is None:
             arrival = min(
-                (kept for kept in desk.state.kept.values() if kept.type == state.event
-                 and kept.number > waits_for["seen"] and desk.get(_taken_key(kept.event_id)) is None),
+                (kept for kept in desk.state.kept.values()
+                 if kept.type == state.event and kept.number > waits_for["seen"]),
                 key=lambda kept: kept.number, default=None,
             )  # fmt: skip
             if arrival is None:
                 break
             if state.when is None and state.save is None:
-                desk.post(_taken_key(arrival.event_id), memory.task_id)
+                self._takes(arrival.event_id)
                 return state.next
             key = f"{memory.task_id}/event/{memory.pc['n']}/{arrival.number}"
             desk.send(key, EVENT_ERRAND, about=self.i, input={"event_id": arrival.event_id})
@@ -458,12 +459,12 @@ class Run:
         memory.change(w=waits_for)
         return None
 
+    def _takes(self, event_id: str) -> None:
+        self.desk.say(AuditEventType.TASK_TRIGGERED, task_id=self.memory.task_id, event_id=event_id)
+        self.desk.take_event(event_id)
+
     def _value(self, text: str) -> Any:
         return self.program.value(text, self.memory.names(), self.allowance)
-
-
-def _taken_key(event_id: str) -> str:
-    return f"/event/{event_id}"
 
 
 _STATES: Final[Mapping[type, Callable[[Run, Any], str | None]]] = {

@@ -114,6 +114,7 @@ class Works:
             message = f"input has {size_bytes} bytes; at most {INPUT_BYTES_MAX} go to an agent"
             raise ProgramError("VALUE_TOO_LARGE", message)
         self._bytes_left -= size_bytes
+        self.allowance.spend_bytes(size_bytes)
         task_id = free_task_id(desk.state, spec.id, group, k)
         retry = spec.retry if attempts is None else spec.retry.model_copy(update={"max_attempts": attempts})
         try:

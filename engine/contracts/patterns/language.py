@@ -37,6 +37,9 @@ LOGIC_BYTES_MAX: Final = 64 * 1024
 VALUE_BYTES_MAX: Final = 16 * 1024
 """One variable as JSON."""
 
+VALUES_BYTES_MAX: Final = 64 * 1024
+"""All variables of one task."""
+
 STATE_NAME_PATTERN: Final = r"^[a-z][a-z0-9_]{0,39}$"
 VARIABLE_NAME_PATTERN: Final = r"^[a-z][a-zA-Z0-9_]{0,39}$"
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import workflows.kernel.desk
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.limits import EXPRESSION_STEPS_MAX
 from tests.unit.workflows.drill import task
@@ -420,3 +421,178 @@ def test_a_chain_of_tasks_without_work_is_done_in_one_tick_and_a_long_one_in_sev
     long = Stage(logic, answering(), *[task(f"t{n}", (n - 1,) if n else ()) for n in range(1_200)])
     assert long.play() is ExecutionStatus.COMPLETED
     assert 2 < len(long.deltas) < 10
+
+
+def test_variables_together_are_bounded() -> None:
+    values = {f"v{n}": "map(range(1000), x => 'ten chars.')" for n in range(6)}
+    logic = program("try", {"try": {"do": "set", "values": values, "next": "end"}, **DONE})
+    stage = Stage(logic, answering())
+    assert stage.play() is ExecutionStatus.FAILED
+    assert stage.failures["t"][0] == "VALUE_TOO_LARGE"
+    assert "the variables would hold" in stage.failures["t"][1]
+
+
+def test_much_input_is_given_out_over_several_ticks() -> None:
+    logic = program("all", {
+        "all": {"do": "gather", "each": "range(20)", "input": "{n: item, text: config.long}", "save": "found",
+                "next": "end"},
+        "end": {"do": "finish", "result": "map(found, f => f.result)"},
+    })  # fmt: skip
+    stage = Stage(logic, lambda call: call.input["n"], config={"long": "x" * 20_000}, agents=1)
+    assert stage.play() is ExecutionStatus.COMPLETED
+    assert stage.results["t"] == list(range(20))
+    assert 1 < len([delta for delta in stage.deltas if delta.asked]) < 10
+
+
+def test_spawned_work_too_is_given_out_over_several_ticks_and_a_group_may_be_begun_anew() -> None:
+    logic = program("twice", {
+        "twice": {"do": "loop", "max": 2, "body": "fork", "next": "join"},
+        "fork": {"do": "spawn", "each": "range(10)", "group": "g", "input": "{n: item, text: config.long}",
+                 "next": "twice"},
+        "join": {"do": "gather", "group": "g", "save": "found", "next": "end"},
+        "end": {"do": "finish", "result": "size(found)"},
+    })  # fmt: skip
+    stage = Stage(logic, answering(1), config={"long": "x" * 20_000})
+    assert stage.play() is ExecutionStatus.COMPLETED
+    assert stage.results["t"] == 10
+    assert len([delta for delta in stage.deltas if delta.asked]) > 2
+
+
+def test_voters_are_those_that_are_named_in_one_role_and_once() -> None:
+    def poll(**fields: Any) -> Stage:
+        logic = program("poll", {
+            "poll": {"do": "vote", "save": "p", "decided": "end", "undecided": "end", **fields},
+            "end": {"do": "finish", "result": "p.members"},
+        })  # fmt: skip
+        return Stage(logic, answering("yes"))
+
+    some = poll(voters="[agents.worker[0], agents.worker[2]]")
+    some.play()
+    assert (some.results["t"], [call.agent_id for call in some.calls]) == (2, ["worker-1", "worker-3"])
+    named = poll(role="'worker'")
+    named.play()
+    assert named.results["t"] == 3
+    for fields, code in (
+        ({"voters": "['worker-1', 'worker-1']"}, "VOTER_TWICE"),
+        ({"voters": "[1]"}, "EXPRESSION_TYPE"),
+        ({"voters": "['stranger']"}, "UNKNOWN_AGENT"),
+        ({"role": "'nobody'"}, "UNKNOWN_AGENT_ROLE"),
+    ):
+        stage = poll(**fields)
+        assert stage.play() is ExecutionStatus.FAILED
+        assert stage.failures["t"][0] == code
+
+
+def test_who_does_not_vote_in_time_abstains() -> None:
+    logic = program("poll", {
+        "poll": {"do": "vote", "wait_seconds": 10, "count": {"rule": "majority", "of": "votes"}, "save": "p",
+                 "decided": "end", "undecided": "end"},
+        "end": {"do": "finish", "result": "p.votes"},
+    })  # fmt: skip
+    stage = Stage(logic, answering())
+    stage.tick()
+    first = stage.in_flight()[0]
+    stage.receive(stage.completed(first, "yes"))
+    stage.tick()
+    assert not stage.state.closed
+    decision = stage.tick(after_ms=10_000)
+    assert [r.result for r in decision.results] == [{"worker-1": "yes", "worker-2": None, "worker-3": None}]
+
+
+def test_a_ranking_is_a_list_of_choices() -> None:
+    logic = program("poll", {
+        "poll": {"do": "vote", "count": {"rule": "ranked_choice"}, "save": "p", "decided": "end", "undecided": "end"},
+        "end": {"do": "finish", "result": "p.decision"},
+    })  # fmt: skip
+    rankings = {"worker-1": ["a", "c"], "worker-2": ["b", "c"], "worker-3": ["c", "b"]}
+    stage = Stage(logic, lambda call: rankings[call.agent_id])
+    assert stage.play() is ExecutionStatus.COMPLETED
+    assert stage.results["t"] in ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"each": "config.n"}, "EXPRESSION_TYPE"),
+        ({"each": "[1]", "need": "config.half"}, "EXPRESSION_TYPE"),
+        ({"each": "range(1001)"}, "TOO_MUCH_WORK"),
+        ({"each": "[1]", "input": "{x: map(range(7000), x => 'ten chars')}"}, "VALUE_TOO_LARGE"),
+    ],
+)
+def test_work_that_cannot_be_begun_fails_the_task(fields: dict[str, str], code: str) -> None:
+    logic = program("all", {"all": {"do": "gather", "next": "end", **fields}, **DONE})
+    stage = Stage(logic, answering(), config={"n": 1, "half": 0.5})
+    assert stage.play() is ExecutionStatus.FAILED
+    assert stage.failures["t"][0] == code
+
+
+def test_an_execution_that_may_add_no_more_tasks_fails_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workflows.kernel.desk, "TASKS_DYNAMIC_MAX", 1)
+    logic = program("all", {"all": {"do": "gather", "each": "[1, 2]", "next": "end"}, **DONE})
+    stage = Stage(logic, answering())
+    assert stage.play() is ExecutionStatus.FAILED
+    assert stage.failures["t"][0] == "NO_ROOM"
+
+
+def test_own_work_that_fails_for_good_goes_the_way_of_failures() -> None:
+    logic = program("own", {
+        "own": {"do": "assign", "own": True, "next": "end", "on_failure": "rescue"},
+        "rescue": {"do": "assign", "action": "'rescue'", "save": "r", "next": "saved"},
+        "saved": {"do": "finish", "result": "r"}, **DONE,
+    })  # fmt: skip
+
+    def agent(call: Call) -> Any:
+        if call.action == "t":
+            raise Broken
+        return call.action
+
+    stage = Stage(logic, agent)
+    assert stage.play() is ExecutionStatus.COMPLETED
+    assert stage.results["t"] == "rescue"
+
+
+def test_a_condition_must_be_one_and_handles_that_fails_handles() -> None:
+    bad = program("which", {"which": {"do": "route", "cases": [{"when": "config.n", "next": "end"}],
+                                      "otherwise": "end"}, **DONE})  # fmt: skip
+    stage = Stage(bad, answering(), config={"n": 1})
+    assert stage.play() is ExecutionStatus.FAILED
+    assert stage.failures["t"][0] == "EXPRESSION_TYPE"
+    odd = Stage(program("end", DONE, handles="config.n / 0 > 1"), answering(), config={"n": 1})
+    assert odd.play() is ExecutionStatus.COMPLETED
+    assert odd.calls == []
+
+
+def test_a_payload_that_cannot_be_read_fails_the_task_and_a_taken_event_is_gone() -> None:
+    ring = {"do": "wait", "event": "bell", "save": "heard", "seconds": 60, "next": "end"}
+    logic = program("ring", {"ring": ring, **DONE})
+    stage = Stage(logic, answering(), task("a"), task("b"), on_failure="finish_branches")
+    stage.happen("e1", "bell")
+    stage.tick()
+    first, second = sorted(stage.state.errands)
+    stage.answer(first, {"n": 1})
+    stage.tick()
+    assert stage.phase("a") is Phase.COMPLETED
+    stage.answer(second, {"n": 1})
+    stage.tick()
+    assert not stage.state.tasks[1].phase.over, "the event was the other's"
+    assert stage.state.kept == {}
+    stage.happen("e2", "bell")
+    stage.tick()
+    (errand,) = stage.state.errands
+    stage.answer(errand, ok=False, code="EVENT_TOO_LARGE", message="too much")
+    stage.play()
+    assert stage.failures["b"][0] == "EVENT_TOO_LARGE"
+    assert [item["task_id"] for item in stage.audit("task.triggered")] == ["a"]
+
+
+def test_the_input_is_looked_up_once_for_all_tasks_that_come_later() -> None:
+    logic = program("end", {"end": {"do": "finish", "result": "[input, results]"}})
+    stage = Stage(logic, answering(), task("a"), task("b", (0,)))
+    stage.tick()
+    assert [e.input for e in stage.state.errands.values()] == [{"read": ["input", "results"]}]
+    stage.answer("a/context", {"input": {"x": 1}, "results": {}})
+    stage.tick()
+    assert [e.input for e in stage.state.errands.values()] == [{"read": ["results"]}]
+    stage.answer("b/context", {"results": {"a": 2}})
+    decision = stage.tick()
+    assert [r.result for r in decision.results] == [[{"x": 1}, {"a": 2}]]
