@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from engine.contracts.events import TaskError
+from engine.contracts.events import AuditEventType, TaskError
 from engine.contracts.execution import TaskState
 from engine.contracts.kernel import Delta, Failed, TaskResult, TickProposal
 from engine.postgres.documents import raw_document
@@ -71,8 +71,9 @@ def task_changes(proposal: TickProposal) -> list[TaskChange]:
         change.started_ms = submitted.started_at_ms
         if not submitted.failed:
             _give_result(change, results.get((submitted.task_id, submitted.attempt)))
+    starts = _starts(proposal) if delta.failed else {}
     for failed in delta.failed:
-        _fold_failed(fold, failed)
+        _fold_failed(fold, failed, starts.get((failed.task_id, failed.attempt)))
     for returned in delta.returned:
         fold.begin(returned.task_id, TaskState.PENDING, returned.attempt)
     for task_id in delta.retried:
@@ -136,12 +137,22 @@ def _give_result(change: TaskChange, result: TaskResult | None) -> None:
             change.result = raw_document(result.result)
 
 
-def _fold_failed(fold: _Fold, failed: Failed) -> None:
+def _starts(proposal: TickProposal) -> dict[tuple[str, int], int]:
+    """When attempts began whose start and failure came in one report: the delta has no start of theirs."""
+    return {
+        (event.payload["task_id"], event.payload["attempt"]): event.at_ms
+        for event in proposal.audit
+        if event.type is AuditEventType.TASK_STARTED
+    }
+
+
+def _fold_failed(fold: _Fold, failed: Failed, started_ms: int | None) -> None:
     if failed.retry_at_ms is not None:
         change = fold.begin(failed.task_id, TaskState.PENDING, failed.attempt)
     else:
         change = fold.keep(failed.task_id, TaskState.FAILED)
         change.attempt, change.agent_id, change.completed_ms = failed.attempt, failed.agent_id or None, failed.at_ms
+        change.started_ms = started_ms if change.started_ms is None else change.started_ms
     error = TaskError(code=failed.code, message=failed.message, retryable=failed.retry_at_ms is not None)
     change.error = raw_document({**error.model_dump(), "attempt": failed.attempt, "agent_id": failed.agent_id})
 
