@@ -2,8 +2,8 @@
 
 `pc` is where it stands: the state `s`, whether it was entered (`in`) and when (`t`), how many states were (`n`), passes
 of loops (`l`), groups of work by the names that spawns gave them (`named`), those not yet done with (`gs`), how much
-may be undone (`u`), how large each variable is (`b`), what the present state waits for (`w`), and how it is to end (`end`).
-Beside it: `v.<variable>`, `g.<group>`, `r.<group>.<k>` (how a piece of work ended), `u.<n>`, `ctx`, `error`.
+may be undone (`u`), how large each variable is (`b`), what the present state waits for (`w`), and how it is to end
+(`end`). Beside it: `v.<variable>`, `g.<group>`, `r.<group>.<k>` (how a piece of work ended), `u.<n>`, `ctx`, `error`.
 """
 
 import json
