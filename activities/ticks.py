@@ -1,5 +1,6 @@
 """The activities of a tick: commit, then tell the hosts, then wait a moment for what comes back."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from uuid import UUID
@@ -122,9 +123,10 @@ class TickActivities:
                 raise ApplicationError("the execution is closed", type="EXECUTION_CLOSED", non_retryable=True)
             consumed = _consumed(proposal, committed)
             seat.covered(consumed)
-            await self._dispatcher.write(proposal, committed)
-            if self._hooks is not None and committed.own:
-                await self._hooks.queue(proposal)
+            if self._hooks is not None and committed.own and proposal.hook_entries:
+                await asyncio.gather(self._hooks.queue(proposal), self._dispatcher.write(proposal, committed))
+            else:
+                await self._dispatcher.write(proposal, committed)
             if consumed:
                 self._acknowledged(proposal.tenant, proposal.execution_id, consumed)
             return committed, await seat.collect(proposal.linger_ms / 1000 if _goes_on(committed) else 0.0)

@@ -15,7 +15,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import calls, coordination, crowds, firehose, planning, steps
+from benchmarks import calls, coordination, crowds, firehose, hooks, planning, steps
 from benchmarks.engine import BrokenError
 from benchmarks.report import document, footnotes, machine, table
 from benchmarks.results import Row
@@ -38,6 +38,7 @@ BENCHMARKS: Final[dict[str, Callable[[Session], list[Row]]]] = {
     "waiting": crowds.long_executions,
     "events": firehose.events,
     "patterns": coordination.patterns,
+    "hooks": hooks.hooks,
 }
 
 

@@ -41,8 +41,11 @@ class PostgresJournal:
         facts = [raw_document(event.payload) for event in proposal.audit]
         arguments = _commit_arguments(proposal, text, facts)
         async with self._database.connection() as connection:
-            if changes_graph(proposal) or proposal.hook_entries or proposal.delta.left:
+            if changes_graph(proposal) or proposal.delta.left:
                 row = await self._commit_with_more(connection, proposal, arguments)
+            elif proposal.hook_entries:
+                query = self._database.queries["journal.commit_tick_and_deliver"]
+                row = await connection.fetchrow(query, *arguments, *delivery_arguments(proposal)[3:])
             else:
                 row = await connection.fetchrow(self._database.queries["journal.commit_tick"], *arguments)
         return _committed(proposal, text, facts, row)
@@ -50,7 +53,7 @@ class PostgresJournal:
     async def _commit_with_more(
         self, connection: Connection, proposal: TickProposal, arguments: list[Any]
     ) -> asyncpg.Record | None:
-        """Few ticks change the graph or set hooks off: they need a transaction of further statements."""
+        """Few ticks change the graph or leave compensations: they need a transaction of further statements."""
         queries = self._database.queries
         async with connection.transaction():
             row = await connection.fetchrow(queries["journal.commit_tick"], *arguments)

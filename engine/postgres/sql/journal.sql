@@ -16,6 +16,34 @@ SELECT c.*,
                    $23::text::bigint[], $24::text::json[], $25::text::text[], $26::text::json[], $27, $28, $29, $30,
                    $31, $32, $33, $34, $35, $36) AS c
 
+-- name: commit_tick_and_deliver
+-- The same for a tick that sets hooks off, whose entries are stored with it, in one round trip too.
+WITH c AS MATERIALIZED (
+    SELECT *
+      FROM commit_tick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::text[], $14::text::bigint[],
+                       $15::text::json[], $16::text::text[], $17::text::text[], $18::text::boolean[],
+                       $19::text::integer[], $20::text::text[], $21::text::bigint[], $22::text::bigint[],
+                       $23::text::bigint[], $24::text::json[], $25::text::text[], $26::text::json[], $27, $28, $29, $30,
+                       $31, $32, $33, $34, $35, $36)
+), delivered AS (
+    INSERT INTO hook_deliveries (tenant, execution_id, tick, position, band, entry, due_at)
+    SELECT $1, $2, $3, d.position, d.band, d.entry, clock_timestamp() + make_interval(secs => $40)
+      FROM c
+     CROSS JOIN unnest($37::integer[], $38::smallint[], $39::text::json[]) AS d (position, band, entry)
+     WHERE c.outcome = 'own'
+    ON CONFLICT DO NOTHING
+)
+SELECT c.*,
+       CASE WHEN $3::bigint = 1 AND c.outcome = 'own' THEN (
+           SELECT json_agg(json_build_object(
+                      'sequence', v.sequence, 'epoch', v.epoch, 'event_type', v.event_type, 'timestamp', v.occurred_at,
+                      'recorded_at', v.recorded_at, 'payload', v.payload) ORDER BY v.sequence)
+             FROM execution_events AS v
+            WHERE v.tenant = $1 AND v.execution_id = $2
+              AND v.sequence <= c.last_sequence - cardinality($13::text::text[]))
+       END AS earlier
+  FROM c
+
 -- name: deltas
 SELECT tick, delta
   FROM tick_journal

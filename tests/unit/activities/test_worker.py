@@ -13,7 +13,7 @@ from engine.errors import ConfigurationError
 from engine.settings import Settings
 
 
-@pytest.mark.parametrize("roles", [{"bridges"}, {"bridge", "hooks"}, set()])
+@pytest.mark.parametrize("roles", [{"bridges"}, {"bridge", "hook"}, set()])
 async def test_roles_that_do_not_exist_are_refused_by_name(roles: set[str]) -> None:
     with pytest.raises(ConfigurationError, match="unknown worker roles") as caught:
         await worker.serve(Settings(), frozenset(roles))
