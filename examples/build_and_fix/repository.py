@@ -13,7 +13,7 @@ SUFFIX: Final = ".txt"
 """Of the files that are kept here, so that nobody takes them for ours."""
 
 PACKAGE: Final = "textkit"
-PROGRAM_SECONDS_MAX: Final = 60.0
+PROGRAM_SECONDS_MAX: Final = 120.0
 RULES: Final = "F,I,E"
 
 

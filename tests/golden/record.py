@@ -16,7 +16,7 @@ import pytest
 
 from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.execution import ExecutionStatus
-from tests.golden import custom, handoffs_and_reviews, sagas, swarm_and_network
+from tests.golden import custom, handoffs_and_reviews, hierarchies, sagas, swarm_and_network
 from tests.golden.waiting import lengthen
 from tests.integration.engine.bench import DIAMOND, Bench, chain, definition
 
@@ -235,6 +235,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     spawned_tasks_that_block,
     reused,
     *swarm_and_network.SCENARIOS,
+    *hierarchies.SCENARIOS,
     *sagas.SCENARIOS,
     *custom.SCENARIOS,
     *handoffs_and_reviews.SCENARIOS,

@@ -1,8 +1,9 @@
 """The hierarchical pattern on the real engine: levels, teams as workflows, and what may happen to those."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
@@ -13,29 +14,9 @@ from engine.contracts.teams import TEAM_WORKFLOW, TeamLaunch, TeamReport
 from orchestration_agent.host import AgentHost
 from orchestration_agent.synthetic import run as synthetic
 from orchestration_agent.task import Task
-from tests.integration.engine.bench import Bench, definition
+from tests.integration.engine.bench import Bench
+from tests.integration.engine.hierarchies import NONE, TEAMS, hierarchy, play
 from workflows.replay import replay_history
-
-TEAMS: dict[str, Any] = {
-    "board": {"lead": "director", "members": ["crew"]},
-    "crew": {"lead": "chief", "members": ["worker"]},
-}
-AGENTS = {role: {"type": "synthetic", "count": 1} for role in ("director", "chief", "worker")}
-NONE = {"max_attempts": 1}
-
-
-def hierarchy(*tasks: dict[str, Any], **config: Any) -> dict[str, Any]:
-    settings = {"orchestration_pattern": "hierarchical", "pattern_config": {"teams": TEAMS, **config}}
-    return {**definition(*tasks), **settings, "agents": AGENTS}
-
-
-async def play(task: Task) -> Any:
-    """Leads answer as the execution's input says of their role; the others are synthetic."""
-    if task.action in ("escalation", "delegation"):
-        return task.execution_input[task.role]
-    if task.execution_input.get("told") == task.task_id:
-        return {"input": task.input, "context": task.context, "results": task.results}
-    return await synthetic(task)
 
 
 @pytest.fixture
@@ -207,6 +188,54 @@ async def test_a_team_that_is_there_already_is_told_instead_of_begun(bench: Benc
     await until_team(bench, execution_id, "crew", WorkflowExecutionStatus.COMPLETED)
     outcome = await team(bench, execution_id, "crew").result()
     assert (outcome["outcome"], outcome["completed"]) == ("completed", 1)
+    await bench.assert_replays(execution_id)
+
+
+async def test_a_team_that_hears_nothing_asks_and_ends_when_its_execution_is_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no parent close policy tells it, because it was begun by an earlier run."""
+    monkeypatch.setattr("workflows.team.SILENCE_MAX", timedelta(seconds=1))
+    launch = TeamLaunch(
+        tenant=bench.tenant, execution_id=str(uuid4()), workflow_name="x", team="crew", level=2, lead="chief",
+        members=("worker",), report=TeamReport(tick=0, waiting=1),
+    )  # fmt: skip
+    handle = await bench.client.start_workflow(
+        TEAM_WORKFLOW, launch, id=f"{bench.tenant}/{launch.execution_id}/crew", task_queue=bench.settings.task_queue
+    )
+    outcome = await handle.result()
+    assert (outcome["outcome"], outcome["open_tasks"]) == ("execution gone", 1)
+
+
+async def test_a_team_with_a_long_history_goes_on_as_a_new_run_and_is_still_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.team.HISTORY_EVENTS_MAX", 12)
+    tasks = [{"id": f"t{n}", "depends_on": [f"t{n - 1}"] if n else [], "input": {"duration_ms": 900}} for n in range(7)]
+    execution_id = await bench.start(hierarchy(*tasks))
+    assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
+    described = await until_team(bench, execution_id, "crew", WorkflowExecutionStatus.COMPLETED)
+    assert described.raw_description.workflow_execution_info.first_run_id != described.run_id
+    assert (await team(bench, execution_id, "crew").result())["completed"] == 7
+
+
+async def test_a_team_that_gets_work_after_its_outcome_is_begun_again(bench: Bench) -> None:
+    """The way back to a checkpoint: what was completed runs again."""
+    tasks = [
+        {"id": "a", "input": {"duration_ms": 1_500}},
+        {"id": "plan", "agent": "director", "depends_on": ["a"], "input": {"duration_ms": 3_000}},
+    ]
+    execution_id = await bench.start(hierarchy(*tasks))
+    await bench.until_event(execution_id, "agent.task_started", task_id="a")
+    await bench.ask(execution_id, "checkpoint")
+    first = await bench.until_event(execution_id, "workflow.checkpoint_created", reason="requested")
+    before = await until_team(bench, execution_id, "crew", WorkflowExecutionStatus.COMPLETED)
+    await bench.ask(execution_id, "pause")
+    await bench.until_status(execution_id, ExecutionStatus.PAUSED)
+    await bench.ask(execution_id, "resume", first.payload["checkpoint_id"])
+    assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
+    after = await until_team(bench, execution_id, "crew", WorkflowExecutionStatus.COMPLETED)
+    assert after.run_id != before.run_id
     await bench.assert_replays(execution_id)
 
 
