@@ -69,10 +69,6 @@ class Sandbox:
         """Whether a command sees nothing but what it was given."""
         return self.mode != "limits"
 
-    def path_inside(self, work_dir: Path) -> Path:
-        """Where the command finds its working directory."""
-        return Path(WORK_INSIDE) if self.isolates else work_dir
-
     async def run(self, command: Command) -> Ended:
         """Raises SandboxFailedError when nothing could run. On cancellation all of it is killed first."""
         started_at = time.monotonic()
