@@ -73,6 +73,7 @@ class HookWorker:
         self._deliveries = sources.deliveries
         self._actions = actions
         self._worker_id = worker_id or uuid4().hex
+        self._enabled = settings.hooks_enabled
         self._lease_seconds = settings.hooks_lease_seconds
         self._circuit_seconds = settings.hooks_circuit_seconds
         self._slots = asyncio.Semaphore(settings.hooks_slots)
@@ -167,6 +168,8 @@ class HookWorker:
 
     async def _hooks(self, tenant: str, claimed: Sequence[ClaimedEntry]) -> dict[UUID, HookDetail]:
         """As they are now: a hook that was changed, disabled or deleted meanwhile does not run as it was."""
+        if not self._enabled:
+            return {}
         wanted = sorted({hook_id for item in claimed for hook_id in item.entry.hooks})
         return {hook.hook_id: hook for hook in await self._sources.store.runnable(tenant, wanted)}
 

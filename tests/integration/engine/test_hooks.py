@@ -3,8 +3,9 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -50,6 +51,11 @@ async def answer(context: HookContext, text: str) -> str:
     return text
 
 
+def _itself(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As an entry point is loaded."""
+    return function
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {"note": note, "sleep": sleep, "fail": fail, "answer": answer}
 
 
@@ -68,9 +74,7 @@ async def hook_settings(engine_settings: Settings, server_directory: Path) -> Se
 @pytest.fixture(scope="module")
 async def running_worker(hook_settings: Settings) -> AsyncIterator[None]:
     """With functions of this module's."""
-    functions: Mapping[str, Callable[[], Callable[..., Any]]] = {
-        name: lambda function=function: function for name, function in FUNCTIONS.items()
-    }
+    functions = {name: partial(_itself, function) for name, function in FUNCTIONS.items()}
     registry = FunctionRegistry(hook_settings, SecretStore.from_settings(hook_settings), functions)
     async with AsyncExitStack() as stack:
         jobs = await build(hook_settings, ROLES, stack, HookActions(hook_settings, functions=registry))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -67,7 +68,8 @@ async def test_entries_come_by_band_each_once_and_are_gone_when_acknowledged(
 async def test_an_entry_says_what_it_is_about_to_whoever_looks(redis: Redis, tenant: str) -> None:
     item = entry()
     await RedisHookQueue(redis).put(tenant, [item])
-    [(_, fields)] = await redis.xrange(keys.hooks_queue(tenant, 1))
+    found: Any = await redis.xrange(keys.hooks_queue(tenant, 1))
+    [(_, fields)] = found
     assert fields[b"triggered_by"] == b"task.completed"
     assert fields[b"execution_id"] == item.execution_id.encode()
     assert str(item.hooks[0]).encode() in fields[b"hook_ids"]

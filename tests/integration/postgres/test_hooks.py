@@ -206,7 +206,10 @@ async def test_an_entry_is_its_claimers_until_its_lease_ends_it_is_released_or_d
 
 
 async def test_what_nobody_takes_up_is_overdue_across_tenants_and_not_at_once_again(
-    deliveries: PostgresHookDeliveries, run: Run, tenant: str, superuser: Superuser  # noqa: F811 - the fixture
+    deliveries: PostgresHookDeliveries,
+    run: Run,
+    tenant: str,
+    superuser: Superuser,  # noqa: F811 - the fixture
 ) -> None:
     item = entry(run, (uuid.uuid4(),))
     await run.commit(hook_entries=(item,))

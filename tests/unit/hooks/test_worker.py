@@ -272,6 +272,15 @@ async def test_hooks_that_are_gone_disabled_or_switched_off_meanwhile_do_not_run
     assert bench.deliveries.skips == [off.hook_id]
 
 
+async def test_while_the_operator_has_turned_hooks_off_what_is_queued_goes_without_running() -> None:
+    bench = Bench(hooks_enabled=False)
+    queued = bench.entry(bench.hook("h"))
+    bench.start()
+    await bench.done(queued)
+    assert bench.actions.calls == []
+    await bench.stop()
+
+
 async def test_a_hook_whose_circuit_opens_is_skipped_at_once_and_one_trial_at_a_time_tries_it(bench: Bench) -> None:
     broken = bench.hook("broken")
     bench.actions.behave("broken", lambda _: bad())
