@@ -20,8 +20,8 @@ from workflows.execution import ExecutionWorkflow
 class LastFirstPolicy(SupervisorPolicy):
     """The least urgent task first."""
 
-    def _share_out(self, state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
-        return super()._share_out(state, role, waiting[::-1])
+    def share_out(self, state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
+        return super().share_out(state, role, waiting[::-1])
 
 
 @workflow.defn(name="SupervisorWorkflow")
