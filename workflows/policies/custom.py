@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from workflows.kernel.desk import Desk
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import RunState
-from workflows.policies.program import Allowance, Program
-from workflows.policies.program_memory import AWAITED, DUE, pc_key
+from workflows.policies.program import Program
+from workflows.policies.program_memory import AWAITED, DUE, Turn, pc_key
 from workflows.policies.program_run import Run
 from workflows.policies.program_work import origin
 
@@ -28,12 +28,12 @@ class CustomPolicy(Policy):
         return spec.asked or self._of(state).handles(spec.id, spec.role)
 
     def react(self, desk: Desk) -> None:
-        program, allowance = self._of(desk.state), Allowance()
+        turn = Turn(desk, self._of(desk.state))
         runs: dict[int, Run] = {}
 
         def run_of(i: int) -> Run:
             if i not in runs:
-                runs[i] = Run(desk, program, i, allowance)
+                runs[i] = Run(turn, i)
             return runs[i]
 
         self._hear(desk, run_of)
@@ -42,10 +42,11 @@ class CustomPolicy(Policy):
         for i in sorted(runs):
             runs[i].advance()
         # What ends here makes others ready, which an agent would get as they are.
-        while begun := self._ready(desk, program):
+        while begun := self._ready(desk, turn.program):
             for i in begun:
                 run_of(i).begin()
                 runs[i].advance()
+        turn.schedule.write()
 
     def next_due_ms(self, state: RunState) -> int | None:
         return min((at_ms for _, at_ms in _times(state)), default=None)

@@ -8,6 +8,7 @@ may be undone (`u`), how large each variable is (`b`), what the present state wa
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Final
 
 from engine.contracts.patterns.language import VALUE_BYTES_MAX, VALUES_BYTES_MAX
@@ -34,15 +35,53 @@ def size_bytes_of(value: Any) -> int:
     return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
 
 
+class Schedule:
+    """Which tasks are to be looked at although no work of theirs has ended. Written once a tick for all of them."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._changes: dict[str, dict[str, Any]] = {}
+
+    def set(self, key: str, task_id: str, value: Any) -> None:
+        """`value` is None for a task that need not be looked at any more."""
+        if value is not None or task_id in (self._desk.get(key) or {}):
+            self._changes.setdefault(key, {})[task_id] = value
+        else:
+            self._changes.get(key, {}).pop(task_id, None)
+
+    def write(self) -> None:
+        for key, changes in sorted(self._changes.items()):
+            listed = {**(self._desk.get(key) or {}), **changes}
+            self._desk.post(key, {name: value for name, value in listed.items() if value is not None} or None)
+        self._changes = {}
+
+
+class Turn:
+    """What all tasks share in one tick."""
+
+    def __init__(self, desk: Desk, program: Program) -> None:
+        self.desk = desk
+        self.program = program
+        self.allowance = Allowance()
+        self.schedule = Schedule(desk)
+
+    @cached_property
+    def agents(self) -> dict[str, list[str]]:
+        """Their ids by role."""
+        state = self.desk.state
+        return {role: [agent.agent_id for agent in state.agents_of(role)] for role in sorted(state.plan.roles)}
+
+
 class Memory:
     """Of one task, in one tick. Values are replaced, never changed in place."""
 
-    def __init__(self, desk: Desk, program: Program, i: int, allowance: Allowance) -> None:
-        self.allowance = allowance
-        self.desk = desk
+    def __init__(self, turn: Turn, i: int) -> None:
+        self.turn = turn
+        self.allowance = turn.allowance
+        self.desk = turn.desk
         self.i = i
-        self.program = program
-        self.task_id = desk.state.specs[i].id
+        self.program = turn.program
+        self.task_id = self.desk.state.specs[i].id
         self.pc: dict[str, Any] = dict(self.get("pc") or {})
 
     def get(self, name: str) -> Any:
@@ -74,7 +113,7 @@ class Memory:
             **variables,
             "config": self.program.config,
             "task": {"id": spec.id, "role": spec.role, "attempts": state.tasks[self.i].attempt},
-            "agents": {role: [agent.agent_id for agent in state.agents_of(role)] for role in sorted(state.plan.roles)},
+            "agents": self.turn.agents,
             "loops": {name: self.pc["l"].get(name, 0) for name in self.program.loops},
             "error": self.get("error"),
             "input": (self.desk.get(INPUT) or [None])[0],
@@ -124,19 +163,15 @@ class Memory:
         self.wake_at(self.desk.now_ms, lasts_ms, self.desk.state.paused_ms)
 
     def wake_at(self, began_ms: int, lasts_ms: int, paused_before_ms: int) -> None:
-        due = dict(self.desk.get(DUE) or {})
-        due[self.task_id] = [began_ms, lasts_ms, paused_before_ms]
-        self.desk.post(DUE, due)
+        self.turn.schedule.set(DUE, self.task_id, [began_ms, lasts_ms, paused_before_ms])
 
     def sleep(self) -> None:
         """Nothing but what comes in wakes it."""
         for key in (DUE, AWAITED):
-            listed = self.desk.get(key) or {}
-            if self.task_id in listed:
-                self.desk.post(key, {name: at for name, at in listed.items() if name != self.task_id} or None)
+            self.turn.schedule.set(key, self.task_id, None)
 
     def await_event(self, kind: str) -> None:
-        self.desk.post(AWAITED, {**(self.desk.get(AWAITED) or {}), self.task_id: kind})
+        self.turn.schedule.set(AWAITED, self.task_id, kind)
 
     def is_over(self, seconds: int | None) -> bool:
         """Whether so much time has gone since the present state was entered, pauses left out."""

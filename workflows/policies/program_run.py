@@ -22,9 +22,9 @@ from engine.contracts.patterns.language import (
     Wait,
 )
 from engine.voting import InvalidBallotError, Poll, count, key_of, value_of
-from workflows.kernel.desk import Desk, NoRoomError
-from workflows.policies.program import Allowance, Program, ProgramError
-from workflows.policies.program_memory import Memory
+from workflows.kernel.desk import NoRoomError
+from workflows.policies.program import ProgramError
+from workflows.policies.program_memory import Memory, Turn
 from workflows.policies.program_work import Works
 
 STEPS_EXCEEDED: Final = "PATTERN_STEPS_EXCEEDED"
@@ -39,13 +39,13 @@ EVENT_ERRAND: Final = "program_event"
 class Run:
     """One task's program, in one tick."""
 
-    def __init__(self, desk: Desk, program: Program, i: int, allowance: Allowance) -> None:
-        self.desk = desk
-        self.program = program
+    def __init__(self, turn: Turn, i: int) -> None:
+        self.desk = turn.desk
+        self.program = turn.program
         self.i = i
-        self.allowance = allowance
-        self.memory = Memory(desk, program, i, allowance)
-        self.works = Works(self.memory, allowance)
+        self.allowance = turn.allowance
+        self.memory = Memory(turn, i)
+        self.works = Works(self.memory)
 
     def begin(self) -> None:
         """The task is ready: it becomes the program's."""

@@ -11,7 +11,7 @@ from engine.contracts.patterns.language import FAN_OUT_MAX
 from workflows.kernel.desk import Desk, NoRoomError
 from workflows.kernel.state import RunState
 from workflows.policies.naming import free_task_id
-from workflows.policies.program import Allowance, ProgramError
+from workflows.policies.program import ProgramError
 from workflows.policies.program_memory import Memory, size_bytes_of
 
 INPUT_BYTES_MAX: Final = 64 * 1024
@@ -37,10 +37,10 @@ def origin(desk: Desk, j: int) -> dict[str, Any] | None:
 class Works:
     """The work of one task, in one tick."""
 
-    def __init__(self, memory: Memory, allowance: Allowance) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.memory = memory
         self.desk = memory.desk
-        self.allowance = allowance
+        self.allowance = memory.allowance
         self._bytes_left = TICK_BYTES_MAX
 
     # Beginning -----------------------------------------------------------------------------------------------
