@@ -26,6 +26,9 @@ log = get_logger(__name__)
 ENTRY_ASSIGNMENTS_MAX = 200
 """Assignments in one entry: hosts read and start them as they come."""
 
+MEMBERS_BYTES_MAX = 4 * 1024 * 1024
+"""Dependencies' results for all members of a pattern's task that one tick asks; beyond, they get small ones only."""
+
 WRITE_TIMEOUT_SECONDS = 5.0
 BODIES_MAX = 2_000
 BODY_TASKS_MAX = 200_000
@@ -185,6 +188,7 @@ class Dispatcher:
             results = await self._results(proposal, epoch, tasks, attempts)
             elements = proposal.growth and any("element" in tasks[attempt.task_id] for attempt in attempts)
             small = _small(results) if elements else results
+            told = _told_to_members(results, sum("about" in tasks[attempt.task_id] for attempt in attempts))
             noted = {a.task_id: await self._with_stored(proposal, a) for a in attempts if _refers(a.note)}
         for host_id in sorted({*notices, *by_host}):
             document = {**head, **notices.get(host_id, {})}
@@ -196,7 +200,10 @@ class Dispatcher:
                 document["accepts"] = wire.ACCEPTS
                 document["assign"] = [
                     _assignment(
-                        task, noted.get(attempt.task_id, attempt), epoch, small if "element" in task else results
+                        task,
+                        noted.get(attempt.task_id, attempt),
+                        epoch,
+                        told if "about" in task else small if "element" in task else results,
                     )
                     for attempt in attempts[first : first + ENTRY_ASSIGNMENTS_MAX]
                     if (task := tasks.get(attempt.task_id)) is not None
@@ -266,6 +273,13 @@ def _first_epoch(proposal: TickProposal, ticks: Sequence[Delta]) -> int:
         if delta.rewind is not None:
             return delta.rewind.epoch - 1
     return proposal.epoch if proposal.delta.rewind is None else proposal.delta.rewind.epoch - 1
+
+
+def _told_to_members(results: dict[str, Any], members: int) -> dict[str, Any]:
+    """What each of a task's members may be given: everything, as long as that is not too much together."""
+    if not members or sum(len(orjson.dumps(value)) for value in results.values()) * members <= MEMBERS_BYTES_MAX:
+        return results
+    return _small(results)
 
 
 def _small(results: dict[str, Any]) -> dict[str, Any]:

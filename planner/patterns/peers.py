@@ -1,5 +1,6 @@
 """What the swarm and the network check alike: names of tasks and agents in their settings, shapes that cannot be."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from planner.problems import Location
 UNKNOWN_AGENT: Final = "UNKNOWN_AGENT"
 UNKNOWN_TASK: Final = "UNKNOWN_TASK"
 NOT_IN_PATTERN: Final = "NOT_IN_PATTERN"
+INPUTS_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A task's input, once for each agent of its role."""
 
 
 def agents_of(definition: WorkflowDefinition, roles: Iterable[str]) -> frozenset[str]:
@@ -56,6 +59,14 @@ def check_room(definition: WorkflowDefinition) -> Iterator[Finding]:
             f"ask {total} agents, each task all of its role; at most {TASKS_DYNAMIC_MAX} are asked in an execution"
         )
         yield Finding("TOO_MANY_MEMBERS", ("tasks",), message)
+    for position, task in enumerate(definition.tasks):
+        members = definition.agents[task.agent].count if task.agent in definition.agents else 0
+        size_bytes = len(json.dumps(task.input, ensure_ascii=False).encode("utf-8", "replace")) if members > 1 else 0
+        if size_bytes * members > INPUTS_BYTES_MAX:
+            message = (
+                f"has {size_bytes} bytes for each of {members} agents; at most {INPUTS_BYTES_MAX} together are sent"
+            )
+            yield Finding("TOO_LARGE", ("tasks", position, "input"), message)
 
 
 def check_links(topology: TopologyConfig, known: frozenset[str], location: Location) -> Iterator[Finding]:

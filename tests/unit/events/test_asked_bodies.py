@@ -4,6 +4,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from engine.events.bodies import GrownBodies
+from engine.events.dispatch import _told_to_members
 from engine.ports import DispatchStore, GraphStore, TaskAddition
 
 PLANNED: dict[str, dict[str, Any]] = {
@@ -52,3 +53,10 @@ async def test_where_that_task_says_nothing_they_have_what_they_were_asked_with(
 async def test_others_stay_as_they_are() -> None:
     asked = {"id": "ask[0]", "agent": "worker", "action": "look", "input": {"a": 1}}
     assert (await bodies_of(ask=asked))["ask[0]"] == asked
+
+
+def test_members_of_a_task_get_its_dependencies_results_unless_that_is_too_much_together() -> None:
+    results = {"small": 1, "large": "x" * 100_000}
+    assert _told_to_members(results, 0) is results
+    assert _told_to_members(results, 10) is results
+    assert _told_to_members(results, 1_000) == {"small": 1}

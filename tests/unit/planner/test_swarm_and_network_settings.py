@@ -187,3 +187,14 @@ def test_more_members_than_an_execution_may_ask_are_refused(pattern: str) -> Non
     with pytest.raises(InvalidDefinitionError) as refused:
         parse_definition(wanted)
     assert [found["code"] for found in refused.value.data["errors"]] == ["TOO_MANY_MEMBERS"]
+
+
+@pytest.mark.parametrize("pattern", ["swarm", "network"])
+def test_an_input_that_is_too_large_for_so_many_is_refused(pattern: str) -> None:
+    wanted = document(pattern, {}, input={"text": "x" * 20_000})
+    wanted["agents"]["voter"]["count"] = 800
+    parse_definition(wanted)
+    wanted["agents"]["voter"]["count"] = 900
+    with pytest.raises(InvalidDefinitionError) as refused:
+        parse_definition(wanted)
+    assert [(e["code"], e["location"]) for e in refused.value.data["errors"]] == [("TOO_LARGE", "tasks[0].input")]
