@@ -95,8 +95,10 @@ class AuditTrail:
 
     def settled(self, item: Submission, result: TaskResult | None = None) -> None:
         """The pattern is content: with the attempt's result, or with one of its own."""
-        payload: dict[str, Any] = {"task_id": item.task_id, "attempt": item.attempt, "status": "success"}
-        if item.agent_id:
+        # The attempt's own end is told already where it has failed: this is the task's.
+        attempt = 0 if item.failed else item.attempt
+        payload: dict[str, Any] = {"task_id": item.task_id, "attempt": attempt, "status": "success"}
+        if item.agent_id and not item.failed:
             payload["agent_id"] = item.agent_id
             payload["duration_seconds"] = max(item.at_ms - item.started_at_ms, 0) / 1000
         if result is not None:

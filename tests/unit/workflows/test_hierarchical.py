@@ -104,6 +104,8 @@ def test_a_superior_resolves_with_a_result_of_its_own() -> None:
     assert run.phase("b") is Phase.ASSIGNED
     assert [r.result for r in run.decisions[-1].results if r.task_id == "a"] == [{"value": 7}]
     assert decided(run) == [("L2", "resolve", "carried_out")]
+    ends = [(e["attempt"], e["status"], e.get("agent_id")) for e in run.audit("task.completed") if e["task_id"] == "a"]
+    assert ends == [(1, "failed", "worker-1"), (0, "success", None)], "each attempt ends once in the audit log"
 
 
 def test_a_superior_fails_the_branch_and_the_others_go_on() -> None:
