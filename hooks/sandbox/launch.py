@@ -84,38 +84,25 @@ class Sandbox:
     async def _start(
         self, command: Command, temporary: Path | None, pipes: contextlib.ExitStack
     ) -> "tuple[asyncio.subprocess.Process, _Control, int]":
-        control_r, control_w = os.pipe()
-        control = _Control(control_w)
-        pipes.callback(control.close)
-        status_r, status_w = os.pipe()
-        pipes.callback(os.close, status_r)
-        os.set_blocking(status_r, False)
         layout = root_layout(command.program)
         specification = _specification(self.mode, command, layout, temporary)
         masks: dict[str, Path] = {}
         if self.mode == "bubblewrap" and temporary is not None:
             masks = await asyncio.to_thread(_mask_files, command, temporary)
-        argv = [sys.executable, "-I", "-S", str(INSIDE), str(control_r), str(status_w)]
-        if self.mode == "bubblewrap":
-            inside = [argv[0], *argv[1:3], INSIDE_TARGET, *argv[4:]]
-            argv = [*bubblewrap_arguments(str(self._bubblewrap), command, layout, masks), "--", *inside]
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE if command.stdin else asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=(control_r, status_w),
-                start_new_session=True,
-                env={},
-                cwd="/",
-                limit=READ_BYTES,
-            )
-        except OSError as error:
-            raise SandboxFailedError(f"the sandbox cannot be started: {error}") from error
-        finally:
-            os.close(control_r)
-            os.close(status_w)
+        with contextlib.ExitStack() as theirs:
+            control_r, control_w = os.pipe()
+            theirs.callback(os.close, control_r)
+            control = _Control(control_w)
+            pipes.callback(control.close)
+            status_r, status_w = os.pipe()
+            theirs.callback(os.close, status_w)
+            pipes.callback(os.close, status_r)
+            os.set_blocking(status_r, False)
+            argv = [sys.executable, "-I", "-S", str(INSIDE), str(control_r), str(status_w)]
+            if self.mode == "bubblewrap":
+                inside = [argv[0], *argv[1:3], INSIDE_TARGET, *argv[4:]]
+                argv = [*bubblewrap_arguments(str(self._bubblewrap), command, layout, masks), "--", *inside]
+            process = await _spawn(argv, bool(command.stdin), (control_r, status_w), control)
         try:
             await asyncio.to_thread(control.send, json.dumps(specification).encode() + b"\n")
         except BaseException:
@@ -123,6 +110,34 @@ class Sandbox:
             await _end(process)
             raise
         return process, control, status_r
+
+
+async def _spawn(
+    argv: list[str], has_input: bool, descriptors: tuple[int, int], control: "_Control"
+) -> asyncio.subprocess.Process:
+    """Start the program inside. One that is half started when the caller is cancelled is ended, too."""
+    spawning = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE if has_input else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            pass_fds=descriptors,
+            start_new_session=True,
+            env={},
+            cwd="/",
+            limit=READ_BYTES,
+        )
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except OSError as error:
+        raise SandboxFailedError(f"the sandbox cannot be started: {error}") from error
+    except asyncio.CancelledError:
+        control.close()
+        with contextlib.suppress(OSError):
+            await _end(await spawning)
+        raise
 
 
 class _Control:

@@ -243,7 +243,12 @@ async def test_a_command_dies_with_the_engine(bench: Bench) -> None:
     )
     for setting in ("auto", "off"):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", engine, setting, cwd=ROOT, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk' / 'src'}"}
+            sys.executable,
+            "-c",
+            engine,
+            setting,
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'sdk' / 'src'}", "TMPDIR": str(bench.work_dir.parent)},
         )
         try:
             await _until(lambda: mark in _command_lines())
@@ -271,3 +276,30 @@ def _command_lines() -> str:
         if any(word == b"import time; time.sleep(600)" for word in words):
             lines.append(b" ".join(words).decode(errors="replace"))
     return "\n".join(lines)
+
+
+async def test_cancellation_at_any_moment_leaves_neither_processes_nor_descriptors(bench: Bench) -> None:
+    bench.write("a.py", "x = 1\n")
+    await bench.run("ruff format a.py")
+    before = len(os.listdir("/proc/self/fd"))
+    for delay_ms in range(0, 60, 3):
+        task = asyncio.create_task(bench.run("ruff format a.py"))
+        await asyncio.wait({task}, timeout=delay_ms / 1000)
+        task.cancel()
+        await asyncio.wait({task}, timeout=20)
+        assert task.done()
+    await _until(lambda: _children() == [])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _children() -> list[str]:
+    """This process's, but servers that other tests share."""
+    found = []
+    for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for pid in path.read_text().split():
+            try:
+                line = Path(f"/proc/{pid}/cmdline").read_text()
+            except OSError:
+                continue
+            found += [line] if "inside.py" in line else []
+    return found
