@@ -2,7 +2,8 @@
 
 The run must complete, and its audit log must show each task completed once, in an order that its dependencies allow.
 Kills are spread over the run's progress, so that each meets work that is under way, and they come in rounds: first
-each part once, then again.
+each part once, then again. With `--kind` every task is also reviewed, or handed over through a gate, and each review and
+each hand-over must count once.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.shapes import Dependencies, definition, far_graph
-from tests.acceptance.audit import assert_completed, of_type
+from tests.acceptance.audit import assert_sound, of_type, status_changes, successes
 from tests.acceptance.caller import Caller, Refused
 from tests.acceptance.running import RunningEngine, running_engine
 
@@ -38,6 +39,46 @@ CLOSED: Final = frozenset({"completed", "failed", "cancelled"})
 Tell = Callable[[str], None]
 
 
+Definition = dict[str, Any]
+Events = list[dict[str, Any]]
+
+REVIEWS_EACH: Final = 2
+"""The built-in agent's answer is no verdict: after as many of them the result is taken as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a run is like besides its graph, and what its audit log must show of that."""
+
+    change: Callable[[Definition], Definition]
+    check: Callable[[Events, set[str]], None]
+
+
+def _reviewed(made: Definition) -> Definition:
+    review = {"agent": "lead", "bad_answers_max": REVIEWS_EACH - 1, "on_no_verdict": "accept"}
+    agents = {**made["agents"], "lead": {"type": "synthetic", "count": 2}}
+    return {**made, "agents": agents, "pattern_config": {"review": review}}
+
+
+def _handed_over(made: Definition) -> Definition:
+    result = {"context": {"hands": 1}}
+    tasks = [{**task, "input": {**task.get("input", {}), "result": result}} for task in made["tasks"]]
+    gate = {"json_schema": {"type": "object", "required": ["context"]}, "expressions": ["result.context.hands == 1"]}
+    return {**made, "orchestration_pattern": "handoff", "tasks": tasks, "pattern_config": {"gate": gate}}
+
+
+def _check_times(events: Events, event_type: str, tasks: set[str], times: int) -> None:
+    found = Counter(event["payload"]["task_id"] for event in of_type(events, event_type))
+    assert found == dict.fromkeys(tasks, times), found - Counter(dict.fromkeys(tasks, times))
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "graph": Kind(lambda made: made, lambda _events, _tasks: None),
+    "review": Kind(_reviewed, lambda events, tasks: _check_times(events, "review.refused", tasks, REVIEWS_EACH)),
+    "handoff": Kind(_handed_over, lambda events, tasks: _check_times(events, "handoff.accepted", tasks, 1)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """What was killed during a run, and how the run went."""
@@ -50,18 +91,34 @@ class Campaign:
 
 
 def campaign(
-    engine: RunningEngine, caller: Caller, *, tasks: int, rounds: int, duration_ms: int, agents: int, tell: Tell
+    engine: RunningEngine,
+    caller: Caller,
+    *,
+    tasks: int,
+    rounds: int,
+    duration_ms: int,
+    agents: int,
+    tell: Tell,
+    kind: str = "graph",
 ) -> Campaign:
     """Raises AssertionError when the run does not complete, or its audit log is not sound."""
     graph = far_graph(tasks)
-    workflow_id = caller.rpc("workflow.create", **definition(graph, agents, duration_ms))["workflow_id"]
+    made = KINDS[kind].change(definition(graph, agents, duration_ms))
+    workflow_id = caller.rpc("workflow.create", **made)["workflow_id"]
     began = time.monotonic()
     execution_id = caller.execute(workflow_id)
     killed = _kill_all(engine, caller, workflow_id, VICTIMS * rounds, tasks, tell)
     _until(caller, workflow_id, lambda run: run["status"] in CLOSED, "it ends")
     seconds = time.monotonic() - began
     events = caller.events(execution_id)
-    assert_completed(events, _by_name(graph))
+    dependencies = _by_name(graph)
+    asked = {event["payload"]["task_id"]: [] for event in of_type(events, "task.spawned")}
+    assert_sound(events, {**asked, **dependencies})
+    done = successes(events)
+    assert {name: times for name, times in done.items() if name in dependencies} == dict.fromkeys(dependencies, 1)
+    assert max(done.values()) == 1
+    assert status_changes(events)[-1] == "completed"
+    KINDS[kind].check(events, set(dependencies))
     return Campaign(tasks, tuple(killed), seconds, len(of_type(events, "agent.task_assigned")))
 
 
@@ -123,6 +180,7 @@ def main(arguments: list[str]) -> int:
             duration_ms=options.duration_ms,
             agents=options.agents,
             tell=tell,
+            kind=options.kind,
         )
     kills = ", ".join(f"{victim} {times} times" for victim, times in Counter(result.killed).items())
     print(
@@ -138,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each part is killed")
     parser.add_argument("--duration-ms", type=int, default=DURATION_MS, help="of a task")
     parser.add_argument("--agents", type=int, default=AGENTS)
+    parser.add_argument("--kind", choices=sorted(KINDS), default="graph")
     return parser
 
 
