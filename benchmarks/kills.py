@@ -2,8 +2,8 @@
 
 The run must complete, and its audit log must show each task completed once, in an order that its dependencies allow.
 Kills are spread over the run's progress, so that each meets work that is under way, and they come in rounds: first
-each part once, then again. With `--kind` every task is also reviewed, or handed over through a gate, and each review and
-each hand-over must count once.
+each part once, then again. With `--kind` every task is also reviewed, or handed over through a gate, and each review
+and each hand-over must count once.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def campaign(
     seconds = time.monotonic() - began
     events = caller.events(execution_id)
     dependencies = _by_name(graph)
-    asked = {event["payload"]["task_id"]: [] for event in of_type(events, "task.spawned")}
+    asked: dict[str, list[str]] = {event["payload"]["task_id"]: [] for event in of_type(events, "task.spawned")}
     assert_sound(events, {**asked, **dependencies})
     done = successes(events)
     assert {name: times for name, times in done.items() if name in dependencies} == dict.fromkeys(dependencies, 1)

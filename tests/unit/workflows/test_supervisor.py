@@ -152,7 +152,7 @@ def test_no_agent_has_more_in_flight_than_the_limit(strategy: str) -> None:
     assert run.state.status is ExecutionStatus.COMPLETED
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_every_strategy_keeps_within_slots_and_loses_no_task(data: st.DataObject) -> None:
     strategy = data.draw(st.sampled_from(["least_loaded", "round_robin", "weighted"]))
@@ -488,7 +488,7 @@ ANSWERS = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_whatever_reviewers_say_no_task_is_completed_without_a_verdict_and_all_ends(data: st.DataObject) -> None:
     retry = RetryPolicy(max_attempts=2, initial_delay_seconds=0.1)
