@@ -221,3 +221,25 @@ async def test_votes_by_strangers_twice_and_late_are_refused_and_recorded(bench:
     decided = await result(bench, execution_id, "ask")
     assert decided["tally"] == [{"choice": "a", "weight": 3}]
     assert types(await bench.events(execution_id)).count("vote.cast") == 3
+
+
+async def test_what_a_swarm_decided_is_compensated_when_a_later_question_fails(bench: Bench) -> None:
+    undone: list[str] = []
+
+    async def member(task: Task) -> Any:
+        if task.action == "take_back":
+            undone.append(task.task_id)
+            return None
+        return {"vote": task.agent_id if task.task_id.startswith("later") else "yes"}
+
+    await with_agent(bench, member)
+    document = swarm(
+        {"id": "first", "compensation_action": "take_back"}, {"id": "later", "depends_on": ["first"]}, rounds_max=1
+    )
+    execution_id = await bench.start(document)
+    view = await bench.until_closed(execution_id)
+    assert view.status is ExecutionStatus.FAILED
+    events = await bench.events(execution_id)
+    assert [e.payload["task_id"] for e in events if e.event_type == "saga.compensation_completed"] == ["first"]
+    assert undone
+    await bench.assert_replays(execution_id)
