@@ -332,6 +332,7 @@ async def test_old_keys_and_operations_are_deleted_in_batches_the_oldest_first(
         ("delete_idempotency_keys", (7.0, 50)),
         ("delete_operations", (400.0, 50)),
         ("delete_cached_results", (30.0, 50)),
+        ("delete_hook_executions", (7.0, 50)),
     ],
 )
 async def test_what_is_old_is_found_by_an_index(database: Database, query: str, arguments: tuple[object, ...]) -> None:

@@ -86,6 +86,12 @@ class FakeStore:
     async def delete_operations(self, older_than_days: float, limit: int) -> int:
         return self._delete("operations", older_than_days, limit)
 
+    async def delete_hook_executions(self, older_than_days: float, limit: int) -> int:
+        return self._delete("hook_executions", older_than_days, limit)
+
+    async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int:
+        return self._delete("hook_deliveries", older_than_days, limit)
+
     def _delete(self, what: str, older_than_days: float, limit: int) -> int:
         self.asked.append((what, older_than_days))
         old = [days for days in self.rows.get(what, []) if days > older_than_days][:limit]
@@ -137,6 +143,7 @@ async def test_many_that_were_closed_at_the_same_time_end_the_round(desk: Desk) 
 
 async def test_everything_else_goes_by_its_own_age_in_batches(desk: Desk) -> None:
     ages = {"hosts": 7, "cached_results": 7, "idempotency_keys": 7, "operations": 400, "plans": 1}
+    ages |= {"hook_executions": 7, "hook_deliveries": 7}
     for what, limit in ages.items():
         desk.store.rows[what] = [limit + 1.0] * 7 + [limit - 0.5]
     await desk.retention.sweep()
