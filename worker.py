@@ -77,6 +77,10 @@ WORKFLOW_TASKS_MAX = 20
 
 CACHED_WORKFLOWS_MAX = 2_000
 LOCAL_ACTIVITIES_MAX = 400
+REGULAR_ACTIVITIES_MAX = 1_000
+"""Compensations wait for agents as long as those take: they must not keep out the ticks that a server's outage makes
+regular activities."""
+
 BLOCKING_HOOKS_MAX = 200
 """Events whose blocking hooks one hook worker asks at once; how many hooks of them run is the slots' affair."""
 GC_ALLOCATIONS, GC_YOUNG, GC_MIDDLE = 50_000, 20, 50
@@ -112,6 +116,7 @@ def temporal_worker(
         workflow_runner=sandbox(),
         max_cached_workflows=CACHED_WORKFLOWS_MAX,
         max_concurrent_workflow_tasks=WORKFLOW_TASKS_MAX,
+        max_concurrent_activities=REGULAR_ACTIVITIES_MAX,
         max_concurrent_local_activities=LOCAL_ACTIVITIES_MAX,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=STOP_GRACE,

@@ -160,7 +160,10 @@ class CompensationActivities:
             order = await self._order(request)
             if order is None:
                 return _failure(request, "TASK_UNKNOWN", "nothing is stored of this task's compensation", final=True)
-            return await _Conversation(order, self._binder, self._hosts, self._line, pulse).hold()
+            outcome = await _Conversation(order, self._binder, self._hosts, self._line, pulse).hold()
+            if not outcome.ok:
+                _report_failure(order, outcome)
+            return outcome
         except EngineError as error:
             raise as_application_error(error) from error
         finally:
@@ -332,6 +335,22 @@ class _Conversation:
 
 
 _UNENDED: Final = ("TASK_TIMEOUT", "NO_ANSWER")
+
+
+def _report_failure(order: _Order, outcome: ErrandOutcome) -> None:
+    """One try. Whether another follows is the workflow's business, and in the execution's events."""
+    log.error(
+        "saga.compensation_failed",
+        tenant=order.request.tenant,
+        workflow_id=order.request.workflow_id,
+        execution_id=order.request.execution_id,
+        compensation_task=order.request.errand.task_id,
+        compensation_action=order.action,
+        attempt=order.call.attempt,
+        code=outcome.code,
+        error=outcome.message,
+        trace_id=order.request.trace_id,
+    )
 
 
 def _outcome(request: ErrandRequest, value: str) -> ErrandOutcome:

@@ -403,7 +403,7 @@ class _Tick:
                 self.change.cancel(task.id)
                 self.trail.task_closed("cancelled", task.id)
         if not self.rollback.begin(undo, status, error):
-            self._settle(status, self.rollback.explain(undo, status, error))
+            self._settle(status, self.rollback.explain(undo, error))
         elif state.paused:
             self._set_status(ExecutionStatus.EXECUTING)
 

@@ -88,16 +88,12 @@ class Rollback:
         )
         return True
 
-    def explain(
-        self, steps: list[UndoStep], status: ExecutionStatus, error: TerminalError | None
-    ) -> TerminalError | None:
+    def explain(self, steps: list[UndoStep], error: TerminalError | None) -> TerminalError | None:
         """The error of an execution that closes without undoing: what it leaves behind as it is."""
         if not steps:
             return error
         skipped: CompensationStatus = "past_pivot" if self.state.plan.rolls_back else "skipped"
-        error = error or (_cancelled() if status is ExecutionStatus.CANCELLED else None)
-        if error is None:
-            return None
+        error = error or _cancelled()
         left = [step.task_id for step in steps]
         return error.model_copy(
             update={"compensation_status": skipped, "details": {**error.details, "left": left[:NAMES_MAX]}}

@@ -233,3 +233,18 @@ async def test_many_sagas_undo_beside_each_other(bench: Bench) -> None:
     for execution_id in ids:
         await bench.until_closed(execution_id)
         assert await compensated(bench, execution_id) == ["t2", "t1"]
+
+
+async def test_elements_of_lists_and_added_tasks_are_undone_like_others(bench: Bench) -> None:
+    added = {"id": "added", "agent": "worker", "depends_on": ["list"], "compensation_action": "undo", "blocks": ["end"]}
+    tasks = (
+        step("list", input={"result": {"items": [1, 2]}, "spawn": [added]}),
+        step("each", "list", for_each="results.list.items"),
+        {"id": "end", "depends_on": ["each"], "input": {"fail": "no"}, "retry_policy": ONCE},
+    )
+    execution_id = await bench.start(saga(*tasks))
+    done = await bench.until_closed(execution_id)
+    assert details(done)["compensation_status"] == "completed", done.error_details
+    undone = await compensated(bench, execution_id)
+    assert sorted(undone) == ["added", "each[0]", "each[1]", "list"]
+    assert undone[-1] == "list"

@@ -111,3 +111,41 @@ def test_the_workflow_is_valid_and_the_demo_looks_at_its_services() -> None:
     services = {task.input["service"]: task.id for task in parsed.tasks if task.compensation_action}
     assert services == demo.STEPS
     assert set(demo.OPENING) == set(demo.STEPS)
+
+
+class FinishedRun:
+    """What `show` looks at, of a run that has ended; it stands for `examples.running.Run`."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.definition = {"name": "bookings"}
+        self.said: list[str] = []
+        self.undone = ["car", "flight", "hotel", "money"]
+        details = {"failed_task": "car", "error_message": "not done", "compensation_status": "completed"}
+        self.status = {"error_details": details}
+
+    def say(self, text: str = "") -> None:
+        self.said.append(text)
+
+    def events(self) -> list[dict[str, Any]]:
+        busy = {"task_id": "hotel", "error": {"message": "busy"}}
+        completed = [("saga.compensation_completed", {"task_id": name}) for name in self.undone]
+        events = [*completed, ("saga.compensation_retry_scheduled", busy)]
+        return [{"event_type": kind, "payload": payload} for kind, payload in events]
+
+
+@pytest.mark.parametrize("forgotten", [None, "hotel"])
+def test_the_demo_ends_well_only_when_the_books_agree(tmp_path: Path, forgotten: str | None) -> None:
+    run: Any = FinishedRun(tmp_path)
+    demo.open_books(run)
+    demo.open_books(run)  # a second demo on the same data begins with new books
+    folder = Path(demo.input_data(run)["ledgers"])
+    for service, step in demo.STEPS.items():
+        source, target = list(demo.OPENING[service])
+        ledger = Ledger(folder / f"{service}.sqlite")
+        ledger.book(f"x/{step}", source, target, 1)
+        if service != forgotten:
+            ledger.cancel(f"x/{step}")
+    assert demo.show(run) is (forgotten is None)
+    assert ("The books do not agree!" in run.said) is (forgotten is not None)
+    assert "hotel had to be tried again: busy." in run.said

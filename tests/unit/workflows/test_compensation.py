@@ -6,12 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.contracts.compensation import Compensated
 from engine.contracts.definition import RetryPolicy
+from engine.contracts.events import AgentEventType
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Errand, KernelTask
 from tests.unit.workflows.drill import Drill, launch_input, outcome, task
+from workflows.kernel.desk import Desk
 from workflows.kernel.due import next_due_ms
-from workflows.kernel.state import Phase
+from workflows.kernel.policy import Policy
+from workflows.kernel.state import Phase, RunState
 from workflows.policies.saga import saga_policy
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -418,6 +422,136 @@ def test_before_the_pivot_everything_is_undone() -> None:
     assert run_order(run) == ["t1"]
 
 
+def test_what_cannot_be_undone_keeps_also_what_lies_behind_a_list() -> None:
+    run = saga(step("source"), task("list", (0,)), step("each", (1,), for_each=True), step("after", (2,)),
+               task("end", (3,), retry=ONCE), agents=2)  # fmt: skip
+    run.tick()
+    do(run, "source", "list")
+    run.evaluate(lambda task_id: outcome(task_id, "expand", size=2))
+    run.tick()
+    do(run, "each[0]", "each[1]", "after")
+    break_down(run, "end")
+    not_undone(run, "after")
+    assert status_of(run) is ExecutionStatus.FAILED
+    blocked = {item.task_id: item.blocked_by for item in run.deltas[-1].left}
+    assert blocked == {
+        "after": (),
+        "each[0]": ("after",),
+        "each[1]": ("after",),
+        "source": ("after", "each[0]", "each[1]"),
+    }
+
+
+def test_an_element_that_cannot_be_undone_keeps_what_its_list_came_from() -> None:
+    run = saga(step("source"), step("each", (0,), for_each=True), task("end", (1,), retry=ONCE), agents=2)
+    run.tick()
+    do(run, "source")
+    run.evaluate(lambda task_id: outcome(task_id, "expand", size=2))
+    run.tick()
+    do(run, "each[0]", "each[1]")
+    break_down(run, "end")
+    not_undone(run, "each[1]")
+    undone(run, "each[0]")
+    assert status_of(run) is ExecutionStatus.FAILED
+    assert [item.task_id for item in run.deltas[-1].left] == ["each[1]", "source"]
+
+
+def test_a_task_that_going_back_dropped_is_tried_once_since_it_may_have_happened() -> None:
+    spawned = {"id": "added", "agent": "worker", "depends_on": ["t1"], "compensation_action": "undo_added"}
+    run = saga(step("t1"), task("t2", (0,), retry=ONCE))
+    run.tick()
+    run.receive(run.event(AgentEventType.TASK_COMPLETED, run.attempt("t1"), spawn=(spawned,)))
+    run.tick()
+    do(run, "added")
+    run.control("pause")
+    run.tick()
+    run.rewind_to("00000000-0000-4000-8000-000000000009", "t1", "added")
+    run.tick()
+    assert "added" not in run.state.index
+    run.control("cancel")
+    run.tick()
+    assert run_order(run) == ["t1", "added"]
+    undone(run, "t1")
+    not_undone(run, "added")
+    assert status_of(run) is ExecutionStatus.CANCELLED
+    assert [(item.task_id, item.retry.max_attempts) for item in run.deltas[-1].left] == [("added", 1)]
+
+
+class Waiting(Policy):
+    """Judges every end, has an errand under way, and never comes to a verdict."""
+
+    coordinates = True
+
+    def judges(self, state: RunState, i: int) -> bool:
+        return True
+
+    def react(self, desk: Desk) -> None:
+        for i in desk.submitted:
+            desk.send(f"ponder/{desk.state.specs[i].id}", "ponder", about=i)
+        if not desk.state.errands:
+            for i in desk.ready():
+                if desk.state.specs[i].id == "taken":
+                    desk.take(i)
+
+
+def test_results_that_a_pattern_never_accepted_may_have_to_be_undone_and_its_errands_end() -> None:
+    run = Drill(launch_input(step("judged"), step("taken"), agents=2), policy=Waiting())
+    run.tick()
+    run.receive(run.completed(run.attempt("judged"), "x"))
+    run.tick()
+    assert run.phase("judged") is Phase.SUBMITTED
+    assert run.phase("taken") is Phase.SUBMITTED
+    assert sorted(run.state.registered) == ["judged", "taken"]
+    run.control("cancel")
+    run.tick()
+    assert run_order(run) == ["taken", "judged"]
+    assert [errand.kind for errand in run.state.errands.values()] == ["compensate"]
+    assert errand_of(run, "taken").input["certain"] is False
+
+
+def test_what_the_engine_gave_up_during_a_pause_may_have_been_done() -> None:
+    run = saga(step("t1"))
+    run.tick()
+    run.control("pause")
+    run.tick()
+    run.tick(after_ms=60_000)
+    assert run.phase("t1") is Phase.READY
+    run.control("cancel")
+    run.tick()
+    assert run_order(run) == ["t1"]
+
+
+def test_work_that_rode_behind_another_on_a_lost_host_may_have_been_done() -> None:
+    run = Drill(launch_input(step("a"), step("b", (0,)), agents=1))
+    run.bind("worker-1", host_id="host-1")
+    run.state.pace_ms["worker"] = run.twin.pace_ms["worker"] = 1.0
+    run.tick()
+    if "b" not in run.state.registered:
+        run.receive(run.completed(run.attempt("a"), "x"))
+        run.tick()
+    run.host_lost()
+    run.tick()
+    run.control("cancel")
+    run.tick()
+    assert "b" in run_order(run)  # type: ignore[operator]
+
+
+def test_outcomes_that_come_twice_or_for_nothing_change_nothing() -> None:
+    run = failed_after("t1", "t2")
+    key = errand_of(run, "t2").key
+    run.answer("compensate/nobody/1", "compensated")
+    run.tick()
+    assert undoing(run) == ["t2"]
+    run.answer(key, "compensated")
+    run.answer(key, "compensated")
+    run.tick()
+    run.answer(key, "compensated")
+    run.tick()
+    assert undoing(run) == ["t1"]
+    with pytest.raises(ValueError, match="nothing is being undone"):
+        Drill(launch_input(step("a"))).tick().change.compensated(Compensated(task_id="a", attempt=1))
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> list[KernelTask]:
     size = draw(st.integers(2, 7))
@@ -434,7 +568,11 @@ def graphs(draw: st.DrawFn) -> list[KernelTask]:
 def test_whatever_happens_each_done_step_is_undone_once_and_after_what_depends_on_it(data: st.DataObject) -> None:
     """Failures, losses, pauses, new runs, lost and repeated outcomes, a cancellation: at any point."""
     tasks = data.draw(graphs())
-    config: dict[str, object] = {"undo_order": data.draw(st.sampled_from(["sequential", "side_by_side"]))}
+    config: dict[str, object] = {
+        "undo_order": data.draw(st.sampled_from(["sequential", "side_by_side"])),
+        "forward_attempts": data.draw(st.sampled_from([0, 0, 1])),
+        "forward_delay_seconds": 0.5,
+    }
     run = saga(*tasks, agents=3, config=config)
     ended = False
     for _ in range(300):
