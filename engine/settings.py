@@ -138,6 +138,8 @@ class Settings(BaseSettings):
     hooks_processes_max: int = Field(64, ge=1, le=4096)
     hooks_file_bytes_max: int = Field(64 * 1024**2, ge=1024)
     """The largest file that a command may write."""
+    hooks_written_bytes_max: int = Field(1024**3, ge=1024)
+    """What a command may write to disks in all."""
     hooks_output_bytes_max: int = Field(64 * 1024, ge=1024, le=256 * 1024)
     """How much of an output is kept."""
     hooks_output_read_bytes_max: int = Field(16 * 1024**2, ge=1024)

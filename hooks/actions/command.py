@@ -200,6 +200,7 @@ def limits_of(settings: Settings, timeout_seconds: float) -> Limits:
         memory_bytes_max=settings.hooks_memory_bytes_max,
         processes_max=settings.hooks_processes_max,
         file_bytes_max=settings.hooks_file_bytes_max,
+        written_bytes_max=settings.hooks_written_bytes_max,
         output_bytes_max=settings.hooks_output_bytes_max,
         output_read_bytes_max=settings.hooks_output_read_bytes_max,
     )

@@ -17,6 +17,7 @@ STOPPED: Final[dict[StopReason, tuple[ActionStatus, str, str, bool]]] = {
     "time": ("timeout", "TIMEOUT", "took longer than it may", False),
     "memory": ("failed", "MEMORY_EXCEEDED", "used more memory than it may", True),
     "processes": ("failed", "PROCESSES_EXCEEDED", "started more processes than it may", True),
+    "disk": ("failed", "DISK_EXCEEDED", "wrote more to disk than it may", True),
     "output": ("failed", "OUTPUT_EXCEEDED", "printed more than it may", True),
     "stopped": ("failed", "STOPPED", "was stopped", False),
 }

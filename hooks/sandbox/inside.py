@@ -70,6 +70,9 @@ SIOCSIFFLAGS: Final = 0x8914
 IFF_UP: Final = 1
 ID_INSIDE: Final = 1000
 WATCH_INTERVAL_SECONDS: Final = 0.05
+NICENESS: Final = 5
+"""The engine goes before its hooks' commands."""
+
 KILL_ROUNDS_MAX: Final = 200
 DEVICES: Final = ("null", "zero", "full", "random", "urandom")
 
@@ -154,6 +157,8 @@ def main(arguments: list[str]) -> NoReturn:
         os.set_inheritable(descriptor, False)
     spec: Spec = json.loads(_line(control))
     libc = Libc()
+    # The command may be the same user's, and could interrupt who watches over it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("900")
     try:
@@ -405,8 +410,10 @@ def _exceeded(spec: Spec, elapsed_seconds: float) -> str | None:
     pids = _descendants() if spec["mode"] == "limits" else _all_processes()
     if len(pids) > spec["processes_max"] + 2:
         return "processes"
-    if sum(_private_bytes(pid) for pid in pids) > spec["memory_bytes_max"]:
+    if sum(map(_held_bytes, pids)) > spec["memory_bytes_max"]:
         return "memory"
+    if sum(map(_written_bytes, {*pids, os.getpid()})) > spec["written_bytes_max"]:
+        return "disk"
     return None
 
 
@@ -437,13 +444,23 @@ def _children(pid: int) -> list[int]:
     return children
 
 
-def _private_bytes(pid: int) -> int:
+def _held_bytes(pid: int) -> int:
+    """Memory that is the process's own or shared without a file; what several share counts for each."""
     try:
-        with open(f"/proc/{pid}/statm") as file:
-            words = file.read().split()
+        with open(f"/proc/{pid}/status") as file:
+            lines = [line for line in file if line.startswith(("RssAnon:", "RssShmem:"))]
     except OSError:
         return 0
-    return (int(words[1]) - int(words[2])) * resource.getpagesize()
+    return sum(int(line.split()[1]) * 1024 for line in lines)
+
+
+def _written_bytes(pid: int) -> int:
+    """What went to disks; a process's count goes to its parent when it has ended."""
+    try:
+        with open(f"/proc/{pid}/io") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("write_bytes:"))
+    except OSError:
+        return 0
 
 
 def _kill_descendants() -> None:
@@ -476,7 +493,8 @@ def _command(spec: Spec, libc: Libc, status: int) -> NoReturn:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         os.chdir(spec["cwd"])
         os.umask(0o022)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        os.nice(NICENESS)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         if spec["filter"] is not None:
             libc.filter_calls(base64.b64decode(spec["filter"]))

@@ -209,6 +209,7 @@ def _specification(
         "address_bytes_max": max(4 * command.limits.memory_bytes_max, ADDRESS_BYTES_MIN),
         "processes_max": command.limits.processes_max,
         "file_bytes_max": command.limits.file_bytes_max,
+        "written_bytes_max": command.limits.written_bytes_max,
     }
 
 

@@ -14,7 +14,7 @@ from hooks.sandbox.spec import Command, Limits, SandboxMode
 
 SandboxSetting = Literal["auto", "namespaces", "bubblewrap", "off"]
 
-PROBE_LIMITS: Final = Limits(10.0, 256 * 1024**2, 16, 1024**2, 4096, 65536)
+PROBE_LIMITS: Final = Limits(10.0, 256 * 1024**2, 16, 1024**2, 1024**2, 4096, 65536)
 PROBE_PROGRAM: Final = "/bin/sh"
 PROBE_SCRIPT: Final = "test ! -e /etc/shadow && test ! -e /home && echo isolated > probe"
 

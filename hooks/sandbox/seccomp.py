@@ -43,8 +43,8 @@ class _Machine:
 
 
 _CLONE3: Final = 435
-_NEW: Final = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 443)
-"""The same on all machines: io_uring, mounts by descriptor, pidfd_getfd, quotactl_fd."""
+_NEW: Final = (425, 426, 427, 428, 429, 430, 431, 432, 433, 438, 442, 443, 447)
+"""The same on all machines: io_uring, mounts by descriptor, pidfd_getfd, quotactl_fd, memfd_secret."""
 
 _MACHINES: Final = {
     "x86_64": _Machine(
@@ -53,8 +53,8 @@ _MACHINES: Final = {
         socket=41,
         ioctl=16,
         refused=(
-            *(101, 103, 155, 159, 161, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 175, 176, 179, 227),
-            *(246, 248, 249, 250, 256, 272, 279, 298, 303, 304, 305, 308, 310, 311, 312, 313, 320, 321, 323),
+            *(29, 101, 103, 155, 159, 161, 163, 164, 165, 166, 167, 168, 169, 170, 171, 172, 173, 175, 176, 179, 227),
+            *(246, 248, 249, 250, 256, 272, 279, 298, 303, 304, 305, 308, 310, 311, 312, 313, 319, 320, 321, 323),
             *_NEW,
         ),
     ),
@@ -64,15 +64,16 @@ _MACHINES: Final = {
         socket=198,
         ioctl=29,
         refused=(
-            *(39, 40, 41, 51, 60, 89, 97, 104, 105, 106, 112, 116, 117, 142, 161, 162, 170, 171, 217, 218, 219),
-            *(224, 225, 238, 239, 241, 264, 265, 266, 268, 270, 271, 272, 273, 280, 282, 294),
+            *(39, 40, 41, 51, 60, 89, 97, 104, 105, 106, 112, 116, 117, 142, 161, 162, 170, 171, 194, 217, 218, 219),
+            *(224, 225, 238, 239, 241, 264, 265, 266, 268, 270, 271, 272, 273, 279, 280, 282, 294),
             *_NEW,
         ),
     ),
 }
 """ptrace, syslog, pivot_root, adjtimex, chroot, acct, settimeofday, mount, umount2, swapon, swapoff, reboot,
 sethostname, setdomainname, iopl, ioperm, modules, quotactl, clock_settime, kexec, keys, migrate_pages, unshare,
-move_pages, perf_event_open, handles, clock_adjtime, setns, process_vm, kcmp, bpf, userfaultfd."""
+move_pages, perf_event_open, handles, clock_adjtime, setns, process_vm, kcmp, bpf, userfaultfd; and
+shmget and memfd_create, whose memory is nobody's to the watcher."""
 
 
 def system_call_filter(machine: str | None = None) -> bytes | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 SandboxMode = Literal["namespaces", "bubblewrap", "limits"]
-StopReason = Literal["time", "memory", "processes", "output", "stopped"]
+StopReason = Literal["time", "memory", "processes", "disk", "output", "stopped"]
 
 WORK_INSIDE: Final = "/hookwork"
 """Where the working directory stands in the sandbox: the same for every tenant, so that outputs name no host path."""
@@ -20,6 +20,7 @@ class Limits:
     memory_bytes_max: int
     processes_max: int
     file_bytes_max: int
+    written_bytes_max: int
     output_bytes_max: int
     """How much is kept of each of the two outputs."""
     output_read_bytes_max: int

@@ -194,7 +194,7 @@ def test_the_filter_of_system_calls_is_a_program_whose_jumps_stay_inside(machine
 
 def test_bubblewrap_is_told_the_same_root(tmp_path: Path) -> None:
     layout = root_layout(Path("/usr/bin/git"))
-    command = Command(Path("/usr/bin/git"), ("git",), {}, tmp_path, Limits(1, 1, 1, 1, 1, 1), network=True)
+    command = Command(Path("/usr/bin/git"), ("git",), {}, tmp_path, Limits(1, 1, 1, 1, 1, 1, 1), network=True)
     arguments = bubblewrap_arguments("bwrap", command, layout, {".git/config": tmp_path / "mask"})
     text = " ".join(arguments)
     assert text.startswith("bwrap --unshare-all --die-with-parent --cap-drop ALL")

@@ -16,7 +16,7 @@ from tests.integration.hooks.actions.conftest import CANARY, Bench, bubblewrap, 
 SHELL = Path("/bin/sh").resolve()
 UNFORMATTED = "x  =  1\n"
 FORMATTED = "x = 1\n"
-LIMITS = Limits(10.0, 256 * 1024**2, 32, 1024**2, 4096, 65536)
+LIMITS = Limits(10.0, 256 * 1024**2, 32, 1024**2, 1024**2, 4096, 65536)
 
 
 @pytest.mark.parametrize("setting", ["auto", "bubblewrap", "off"])
@@ -173,7 +173,7 @@ async def test_a_sandbox_whose_end_is_late_is_killed(bench: Bench, monkeypatch: 
     monkeypatch.setattr("hooks.sandbox.launch.GRACE_SECONDS", 0.2)
     stubborn = bench.write("bwrap", "#!/bin/sh\nexec sleep 600\n")
     stubborn.chmod(0o755)
-    command = Command(Path("/bin/true"), ("true",), {}, bench.work_dir, Limits(0.3, 1, 1, 1, 1, 1))
+    command = Command(Path("/bin/true"), ("true",), {}, bench.work_dir, Limits(0.3, 1, 1, 1, 1, 1, 1))
     ended = await Sandbox("bubblewrap", stubborn).run(command)
     assert (ended.exit_code, ended.reason) == (None, "time")
 

@@ -14,6 +14,7 @@ SETTINGS = {
     "hooks_memory_bytes_max": 192 * MEBIBYTE,
     "hooks_processes_max": 24,
     "hooks_file_bytes_max": MEBIBYTE,
+    "hooks_written_bytes_max": 16 * MEBIBYTE,
     "hooks_output_bytes_max": 4096,
     "hooks_output_read_bytes_max": 2 * MEBIBYTE,
 }
@@ -54,6 +55,23 @@ STOPPED = {
         "time.sleep(600)",
         "MEMORY_EXCEEDED",
     ),
+    "memory that is shared": (
+        "import mmap\nheld = mmap.mmap(-1, 400 * 1048576)\n"
+        "for n in range(400): held.write(b'x' * 1048576); time.sleep(0.002)\n"
+        "time.sleep(600)",
+        "MEMORY_EXCEEDED",
+    ),
+    "many files": (
+        "for n in range(400):\n"
+        "    with open(f'{n % 20}', 'wb') as file: file.write(os.urandom(500000)); os.fsync(file.fileno())\n"
+        "time.sleep(600)",
+        "DISK_EXCEEDED",
+    ),
+    "many files by many processes": (
+        "for n in range(400): subprocess.run(['dd', 'if=/dev/zero', f'of={n % 20}', 'bs=500000', 'count=1'])\n"
+        "time.sleep(600)",
+        "DISK_EXCEEDED",
+    ),
 }
 
 
@@ -92,6 +110,8 @@ REFUSED = {
     "more descriptors than it may": "held = [open('/dev/null') for _ in range(5000)]",
     "more files in memory than it may": "for n in range(100000): open(f'/tmp/{n}', 'w').close()",
     "shared memory": "for n in range(100): open(f'/dev/shm/{n}', 'wb').write(b'x' * 1000000)",
+    "memory behind a descriptor": "os.memfd_create('x')",
+    "memory behind a key": "assert __import__('ctypes').CDLL(None).shmget(0, 4096, 0o600) != -1",
     "a crash's image": "assert __import__('resource').getrlimit(4) != (0, 0)",
 }
 
