@@ -1,8 +1,8 @@
 """What each pattern adds to its agents' work: how long after the end of one piece of work the next one begins.
 
-A hundred executions at once, whose tasks take seconds, as those of language models do. An interaction is the start of an
-attempt at its agent. What is timed is from the end of the last attempt reported before it was assigned, both
-by the agents' clocks. Raw Temporal beside it: as many workflows with one activity after another, of the same length.
+A hundred executions at once, whose tasks take seconds, as those of language models do. An interaction is the start of
+an attempt at its agent. What is timed is from the end of the last attempt reported before it was assigned, both by the
+agents' clocks. Raw Temporal beside it: as many workflows with one activity after another, of the same length.
 
 Executions begin one after the other, so that they do not all want the same moment.
 """

@@ -71,18 +71,21 @@ def campaign(
     chance = random.Random(f"{pattern}/{seed}")
     with running_engine(catalogue=demonstration.catalogue, started_held_seconds=10.0) as engine:
         began = time.monotonic()
-        runs = [_begin(engine, demonstration) for _ in range(executions)]
+        runs = [_begin(engine, demonstration, number) for number in range(executions)]
         killed = _kill_until_done(runs, partial(_kill_one, engine, chance), every_seconds, kills_max, tell)
         for run in runs:
             _judge(demonstration, run)
         return Campaign(pattern, executions, tuple(killed), time.monotonic() - began)
 
 
-def _begin(engine: RunningEngine, demonstration: Demonstration) -> Run:
+def _begin(engine: RunningEngine, demonstration: Demonstration, number: int) -> Run:
+    """Each with a folder of its own, where examples keep what they compare in the end."""
     url, token = str(engine.announced["url"]), str(engine.announced["token"])
     definition = load_definition(str(demonstration.workflow))
     client = EngineClient(Connection(url, token))
-    run = Run(Console(file=StringIO(), width=120), client, engine.data_dir, definition)
+    folder = engine.directory / f"run-{number}"
+    folder.mkdir()
+    run = Run(Console(file=StringIO(), width=120), client, folder, definition)
     if demonstration.prepare is not None:
         demonstration.prepare(run)
     given = demonstration.input_data
