@@ -10,7 +10,7 @@ from engine.settings import Settings
 from hooks.actions.command import limits_of
 from hooks.sandbox.launch import Sandbox, SandboxFailedError
 from hooks.sandbox.probe import SandboxProbe, SandboxSetting
-from hooks.sandbox.spec import Command, Limits
+from hooks.sandbox.spec import Command, Ended, Limits
 from tests.integration.hooks.actions.conftest import CANARY, Bench, bubblewrap, sandbox_of
 
 SHELL = Path("/bin/sh").resolve()
@@ -188,3 +188,25 @@ def test_the_program_inside_needs_no_packages() -> None:
     source = (Path(sys.modules["hooks.sandbox.launch"].__file__ or "").with_name("inside.py")).read_text()
     imported = {line.split()[1] for line in source.splitlines() if line.startswith(("import ", "from "))}
     assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+async def test_a_link_that_takes_a_files_place_after_the_look_leads_nowhere(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is looked at may be something else when it runs: the sandbox does not depend on the look."""
+    file = bench.write("made.py", UNFORMATTED)
+    sandbox = await sandbox_of("auto")
+    run = Sandbox.run
+
+    async def swapped(self: Sandbox, command: Command) -> Ended:
+        if command.program.name == "ruff":
+            file.unlink()
+            file.symlink_to(bench.canary)
+        return await run(self, command)
+
+    if sandbox is None or not sandbox.isolates:
+        return  # without a sandbox there is this gap, which the documentation names
+    monkeypatch.setattr(Sandbox, "run", swapped)
+    outcome = await bench.run("ruff format made.py")
+    assert "untouched" not in outcome.output
+    assert bench.canary.read_text() == CANARY

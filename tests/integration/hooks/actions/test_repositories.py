@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hooks.sandbox.launch import Sandbox
 from hooks.sandbox.probe import SandboxSetting
+from hooks.sandbox.spec import Command, Ended
 from tests.integration.hooks.actions.conftest import PWNED, Bench, sandbox_of
 
 COMMANDS = [
@@ -339,3 +341,41 @@ async def test_objects_from_outside_are_not_read(repository: Bench) -> None:
         outcome = await repository.run("git", "show", head)
         assert outcome.status == "failed"
         assert "of another tenant" not in outcome.output
+
+
+def _hostile_file(work_dir: Path) -> None:
+    _append(work_dir / ".git" / "config", f"[core]\n{FSMONITOR}\n")
+
+
+def _hostile_link(work_dir: Path) -> None:
+    _configuration_by_link(work_dir)
+
+
+def _link_for_the_directory(work_dir: Path) -> None:
+    evil = _evil_directory(work_dir)
+    (work_dir / ".git").symlink_to(evil.name)
+
+
+def _no_file(work_dir: Path) -> None:
+    (work_dir / ".git" / "config").unlink()
+
+
+@pytest.mark.parametrize("swap", [_hostile_file, _hostile_link, _link_for_the_directory, _no_file])
+async def test_what_is_swapped_between_the_look_and_the_run_does_not_run(
+    swap: Callable[[Path], None], repository: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await sandbox_of("auto")
+    run = Sandbox.run
+
+    async def swapped(self: Sandbox, command: Command) -> Ended:
+        if command.program.name == "git":
+            swap(repository.work_dir)
+        return await run(self, command)
+
+    monkeypatch.setattr(Sandbox, "run", swapped)
+    outcome = await repository.run("git status")
+    if sandbox is None or not sandbox.isolates:
+        return  # without a sandbox there is this gap, which the documentation names
+    assert marks(repository) == []
+    assert outcome.error_code in (None, "SANDBOX_FAILED")
+    assert (outcome.error_code is None) is (swap is _hostile_file)
