@@ -88,6 +88,9 @@ def status_view(view: dict[str, Any]) -> RenderableType:
              if a["allotted"] < a["wanted"]]  # fmt: skip
     if fewer:
         facts.add_row("fewer agents", plain(", ".join(fewer)))
+    awaiting = view.get("awaiting") or {}
+    if awaiting:
+        facts.add_row("awaits", plain("; ".join(f"{task} {', '.join(types)}" for task, types in awaiting.items())))
     facts.add_row("tasks", plain(", ".join(f"{count} {state}" for state, count in counts.items() if count)))
     facts.add_row("runtime", plain(f"{metrics['total_runtime_seconds']} s"))
     facts.add_row("overhead", plain(f"{metrics['coordination_overhead']:.1f} %"))

@@ -65,3 +65,9 @@ def test_status_shows_the_place_in_the_queue_and_where_fewer_agents_work(
     assert "low priority, 7 of your own before it" in shown
     assert "coder 2 of 4" in shown
     assert "tester" not in shown
+
+
+def test_status_shows_which_tasks_wait_for_which_events(orchestrator: Orchestrator, engine: FakeEngine, at: At) -> None:
+    engine.statuses = [status_of("executing", a="pending") | {"awaiting": {"a": ["approval", "veto"]}}]
+    rows = [line.split() for line in orchestrator("status", EXECUTION_ID, *at).stdout.splitlines()]
+    assert ["awaits", "a", "approval,", "veto"] in rows

@@ -50,13 +50,13 @@ def watch(url: str, row: FakeExecution, token: str | None, query: str = "", **op
 
 
 async def receive(connection: ClientConnection) -> dict[str, Any]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         message: dict[str, Any] = orjson.loads(await connection.recv())
     return message
 
 
 async def close_code(connection: ClientConnection) -> int | None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with suppress(ConnectionClosed):  # codes other than 1000 and 1001
             async for _ in connection:
                 pass
@@ -137,7 +137,7 @@ async def test_a_watcher_goes_on_after_the_sequence_it_has_seen(url: str, gatewa
 
 async def test_progress_comes_from_the_feed(url: str, gateway: Gateway, row: FakeExecution) -> None:
     async with watch(url, row, gateway.token(), "?after=2") as connection:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while ("default", row.execution_id) not in gateway.feed.watchers:  # noqa: ASYNC110 - the fake's own state
                 await asyncio.sleep(0.01)
         progress = {"task_id": "a", "agent_id": "worker-1", "progress": 0.5}
@@ -341,6 +341,6 @@ async def test_a_client_that_leaves_is_unsubscribed(url: str, gateway: Gateway, 
     async with watch(url, row, gateway.token()) as connection:
         await receive(connection)
         await connection.send("clients have nothing to say")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while gateway.feed.watchers["default", row.execution_id]:  # noqa: ASYNC110 - the fake's own state
             await asyncio.sleep(0.01)
