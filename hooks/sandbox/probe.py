@@ -1,9 +1,11 @@
 """Which sandbox this system has: found out by running one, once, since settings and kernels forbid in many ways."""
 
 import asyncio
+import math
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,25 +18,34 @@ SandboxSetting = Literal["auto", "namespaces", "bubblewrap", "off"]
 
 PROBE_LIMITS: Final = Limits(10.0, 256 * 1024**2, 16, 1024**2, 1024**2, 4096, 65536)
 PROBE_PROGRAM: Final = "/bin/sh"
-PROBE_SCRIPT: Final = "test ! -e /etc/shadow && test ! -e /home && echo isolated > probe"
+PROBE_SCRIPT: Final = 'test ! -e /etc/shadow && test ! -e "$1" && echo isolated > probe'
+NONE_REMEMBERED_SECONDS: Final = 60.0
+"""Where there is no sandbox, it is looked for again after so long."""
+
 
 log = get_logger(__name__)
 
 
 class SandboxProbe:
-    """Answers which sandbox there is; asks the system once."""
+    """Answers which sandbox there is; asks the system once, and now and then while there is none."""
 
     def __init__(self, setting: SandboxSetting, *, bubblewrap: Path | None = None) -> None:
         self._setting = setting
         self._bubblewrap = bubblewrap
         self._lock = asyncio.Lock()
         self._found: Sandbox | None = None
+        self._ask_again_at = math.inf
 
     async def sandbox(self) -> Sandbox:
-        """Raises ConfigurationError when the one that the operator asked for by name does not work."""
+        """Raises ConfigurationError when the one that the operator asked for by name does not work.
+
+        Raises SandboxFailedError when that could not be found out: a busy machine must not pass for one that has none.
+        """
         async with self._lock:
-            if self._found is None:
+            if self._found is None or time.monotonic() > self._ask_again_at:
                 self._found = await self._find()
+                none_found = self._setting == "auto" and not self._found.isolates
+                self._ask_again_at = time.monotonic() + NONE_REMEMBERED_SECONDS if none_found else math.inf
                 log.info("hooks.sandbox", mode=self._found.mode)
             return self._found
 
@@ -63,23 +74,37 @@ class SandboxProbe:
 async def _does_not_work(sandbox: Sandbox) -> str | None:
     """Whether it runs a command, hides what it must hide and lets the working directory be written to."""
     directory, program = await asyncio.to_thread(_probe_files)
+    work_dir, outside = directory / "work", directory / "outside"
     try:
         command = Command(
             program=program,
-            argv=("sh", "-c", PROBE_SCRIPT),
+            argv=("sh", "-c", PROBE_SCRIPT, "probe", str(outside)),
             environment={},
-            work_dir=directory,
+            work_dir=work_dir,
             limits=PROBE_LIMITS,
         )
         ended = await sandbox.run(command)
-        if ended.exit_code != 0 or not await asyncio.to_thread((directory / "probe").is_file):
+        if ended.reason == "time":
+            raise _TooSlowError("the sandbox could not be tried out in time")
+        if ended.exit_code != 0 or not await asyncio.to_thread((work_dir / "probe").is_file):
             return f"the probe ended with {ended.exit_code or ended.reason}"
         return None
+    except _TooSlowError:
+        raise
     except SandboxFailedError as error:
         return error.message
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
+class _TooSlowError(SandboxFailedError):
+    """Whether it works is not known."""
+
+    transient = True
+
+
 def _probe_files() -> tuple[Path, Path]:
-    return Path(os.path.realpath(tempfile.mkdtemp(prefix="hook-probe-"))), Path(os.path.realpath(PROBE_PROGRAM))
+    directory = Path(os.path.realpath(tempfile.mkdtemp(prefix="hook-probe-")))
+    (directory / "work").mkdir()
+    (directory / "outside").touch()
+    return directory, Path(os.path.realpath(PROBE_PROGRAM))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import ConfigurationError
 from engine.settings import Settings
 from hooks.actions.command import limits_of
 from hooks.sandbox.launch import Sandbox, SandboxFailedError
@@ -145,15 +146,49 @@ async def test_a_sandbox_shows_a_command_nothing_but_what_it_needs(setting: Sand
     assert (bench.work_dir / ".masked").read_text() == "the file's own\n"
 
 
-async def test_the_answer_of_the_probe_is_kept_and_none_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_answer_of_the_probe_is_kept_and_none_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     probe = SandboxProbe("auto", bubblewrap=bubblewrap())
     assert await probe.sandbox() is await probe.sandbox()
+    failing = True
+    run = Sandbox.run
 
-    async def fails(self: Sandbox, command: Command) -> None:
-        raise SandboxFailedError("not here")
+    async def fails(self: Sandbox, command: Command) -> Ended:
+        if failing:
+            raise SandboxFailedError("not here")
+        return await run(self, command)
 
     monkeypatch.setattr(Sandbox, "run", fails)
-    assert (await SandboxProbe("auto").sandbox()).mode == "limits"
+    later = SandboxProbe("auto")
+    assert (await later.sandbox()).mode == "limits"
+    failing = False
+    assert (await later.sandbox()).mode == "limits"
+    monkeypatch.setattr("hooks.sandbox.probe.NONE_REMEMBERED_SECONDS", -1.0)
+    asked = SandboxProbe("auto")
+    failing = True
+    assert (await asked.sandbox()).mode == "limits"
+    failing = False
+    assert (await asked.sandbox()).mode == (await probe.sandbox()).mode
+
+
+async def test_a_busy_machine_does_not_pass_for_one_without_a_sandbox(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def too_slow(self: Sandbox, command: Command) -> Ended:
+        return Ended(None, "time", b"", b"", False, 10_000)
+
+    monkeypatch.setattr(Sandbox, "run", too_slow)
+    outcome = await bench.run("ruff format")
+    assert (outcome.status, outcome.error_code, outcome.retryable) == ("failed", "SANDBOX_FAILED", True)
+
+
+async def test_a_sandbox_that_shows_what_is_outside_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_to_all(self: Sandbox, command: Command) -> Ended:
+        return Ended(1, None, b"", b"", False, 1)
+
+    monkeypatch.setattr(Sandbox, "run", open_to_all)
+    assert not (await SandboxProbe("auto").sandbox()).isolates
+    with pytest.raises(ConfigurationError, match="the probe ended with 1"):
+        await SandboxProbe("namespaces").sandbox()
 
 
 async def test_a_sandbox_that_cannot_be_made_is_an_error_that_says_why(bench: Bench) -> None:
