@@ -137,7 +137,7 @@ async def test_patterns_come_in_pages_and_with_the_schema_of_their_settings(clie
     assert len(first["items"]) + len(second["items"]) == 7
     assert second["next_page_token"] is None
     supervisor = (await client.http.get("/api/v1/patterns/supervisor")).json()
-    assert supervisor["config_schema"]["properties"]["strategy"]["const"] == "least_loaded"
+    assert supervisor["config_schema"]["properties"]["strategy"]["default"] == "least_loaded"
     swarm = (await client.http.get("/api/v1/patterns/swarm")).json()
     assert swarm["config_schema"]["additionalProperties"] is False
     assert (await client.http.get("/api/v1/patterns/odd")).status_code == 404
