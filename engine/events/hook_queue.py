@@ -126,8 +126,8 @@ class HookQueueReader:
         self._grouped: set[str] = set()
 
     async def take(self, limit: int) -> list[QueuedRun]:
-        """At most that many, the most urgent band first; waits a moment when there are none. Raises UnavailableError,
-        as all of these do."""
+        """About that many (one a tenant at least), the most urgent band first; waits a moment when there are none.
+        Raises UnavailableError, as all of these do."""
         with _answering():
             return await self._take(limit)
 
