@@ -4,7 +4,7 @@ Tasks that nobody leads differently go to the least-loaded agent of their role, 
 supervisor; so does what a lead has given to a role. What the pattern adds stands in `workflows.policies.hierarchy`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.contracts.dynamic import SpawnedBody
@@ -126,26 +126,28 @@ class HierarchicalPolicy(Policy):
             return
         if any(state.specs[i].alone for i in state.in_flight):
             return
+        given = _given_to(state)
         for role in sorted(state.ready):
             if state.ready[role]:
-                yield from self.share_out(state, role, state.ready[role])
+                yield from self._share(state, role, given)
 
-    def share_out(self, state: RunState, role: str, waiting: Waiting) -> Iterator[tuple[int, str]]:
+    def _share(self, state: RunState, role: str, given: Mapping[str, str]) -> Iterator[tuple[int, str]]:
         """Tasks that were given to somebody go there; the others wait for their lead, or go to any of the role."""
-        if not state.board and role not in self.hierarchy.delegated_roles:
-            yield from super().share_out(state, role, waiting)
+        waiting = state.ready[role]
+        if not given and role not in self.hierarchy.delegated_roles:
+            yield from self.share_out(state, role, waiting)
             return
-        given: dict[str, Waiting] = {}
+        elsewhere: dict[str, Waiting] = {}
         free: Waiting = []
         for item in tuple(waiting):
-            to = state.board.get(rights.to_key(state.specs[item[1]].id))
+            to = given.get(state.specs[item[1]].id)
             if to is not None:
-                given.setdefault(to, []).append(item)
+                elsewhere.setdefault(to, []).append(item)
             elif not self._delegations.awaited(state, item[1]):
                 free.append(item)
-        for to in sorted(given):
-            yield from self._to(state, to, given[to])
-        yield from super().share_out(state, role, free)
+        for to in sorted(elsewhere):
+            yield from self._to(state, to, elsewhere[to])
+        yield from self.share_out(state, role, free)
 
     def _to(self, state: RunState, to: str, waiting: Waiting) -> Iterator[tuple[int, str]]:
         agent = state.agents.get(to)
@@ -171,6 +173,11 @@ class HierarchicalPolicy(Policy):
     def _named(self, state: RunState, name: str) -> Sequence[AgentRun]:
         agent = state.agents.get(name)
         return state.by_role.get(name, ()) if agent is None else (agent,)
+
+
+def _given_to(state: RunState) -> dict[str, str]:
+    """Tasks that somebody was given, and to whom."""
+    return {key.removesuffix(rights.TO): to for key, to in state.board.items() if key.endswith(rights.TO)}
 
 
 class _Room:

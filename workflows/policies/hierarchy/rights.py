@@ -12,6 +12,8 @@ from workflows.kernel.state import RunState
 OVERLAY_BYTES_MAX: Final = 16 * 1024
 """Of what superiors lay over a task's input: it stands in each of the task's assignments, and in the journal."""
 
+TO: Final = "/to"
+
 
 class RefusedError(Exception):
     """An answer asks for what may not be, or makes no sense; the message says why."""
@@ -78,4 +80,4 @@ def receiver(hierarchy: Hierarchy, state: RunState, team: str, to: str) -> str:
 
 def to_key(task_id: str) -> str:
     """Where on the board stands the agent or the role that a task was given to."""
-    return f"{task_id}/to"
+    return task_id + TO
