@@ -116,10 +116,19 @@ def _tasks_table(states: dict[str, str]) -> RenderableType:
     return table
 
 
+LEFT_SHOWN_MAX = 10
+"""Steps that could not be undone, by name."""
+
+
 def describe_error(error: dict[str, Any]) -> str:
     text = f"{error.get('error_code', 'failed')}: {error.get('error_message', '')}"
     if error.get("failed_task"):
         text += f" (task {error['failed_task']})"
+    undone = error.get("compensation_status") or "not_required"
+    if undone != "not_required":
+        text += f"; compensation {undone}"
+        left = (error.get("details") or {}).get("left") or ()
+        text += f", left: {', '.join(left[:LEFT_SHOWN_MAX])}" if left else ""
     return printable(text)
 
 
