@@ -75,6 +75,7 @@ class Travel:
         self.config = config
         self._befores: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stations: dict[str, Station] = {}
+        self._firsts: dict[str, tuple[str, bool]] = {}
 
     def station(self, task_id: str) -> Station:
         found = self._stations.get(task_id)
@@ -101,27 +102,42 @@ class Travel:
 
     def entries(self, state: RunState, i: int, hop: int) -> list[tuple[str, dict[str, Any]]]:
         """(task id, what was added) of everything accepted before the holder `hop` of this task, in order."""
-        found = [(state.specs[a].id, entry)
-                 for a in self.before(state, i) for _, entry in hand_overs(state, state.specs[a].id)]  # fmt: skip
+        found: list[tuple[str, dict[str, Any]]] = []
+        board = state.board
+        for at in self.before(state, i):
+            name = state.specs[at].id
+            first = self._firsts.get(name)
+            if first is None:
+                first = self._firsts[name] = (added_key(name, 1), bool(self.station(name).to))
+            key, has_more_hands = first
+            entry = board.get(key)
+            if entry is None:
+                continue
+            found.append((name, entry))
+            if has_more_hands:
+                found.extend((name, later) for n, later in hand_overs(state, name) if n > 1)
         own = state.specs[i].id
         return found + [(own, entry) for n, entry in hand_overs(state, own) if n < hop]
 
     def context(self, state: RunState, i: int, hop: int) -> dict[str, Any]:
         """What the holder `hop` of this task is handed."""
-        context = merged(self.config.context, {})
-        for _, entry in self.entries(state, i, hop):
-            context = merged(context, entry["context"])
-        return context
+        return self._context(self.entries(state, i, hop))
+
+    def _context(self, entries: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+        context = dict(self.config.context)
+        for _, entry in entries:
+            context.update(entry["context"])
+        # What was taken away and added anew since is not null any more.
+        return {name: value for name, value in context.items() if value is not None}
 
     def note(self, state: RunState, i: int, baton: Baton) -> dict[str, Any]:
         """What goes with the holder's attempts. History and feedback give way when it would be too large."""
         entries = self.entries(state, i, baton.hop)
-        shown = [_shown(task_id, entry) for task_id, entry in entries]
         station = self.station(baton.station)
-        history = shown[len(shown) - min(len(shown), self.config.history_shown_max):]  # fmt: skip
+        last = entries[len(entries) - min(len(entries), self.config.history_shown_max):]  # fmt: skip
         note: dict[str, Any] = {
-            "context": self.context(state, i, baton.hop),
-            "history": history,
+            "context": self._context(entries),
+            "history": [_shown(task_id, entry) for task_id, entry in last],
             "hand_overs": len(entries),
             "hop": baton.hop,
             "may_hand_to": list(station.to) if baton.hop < station.hops_max else [],

@@ -81,12 +81,11 @@ class HandoffPolicy(Policy):
         for i in desk.ready():
             spec = state.specs[i]
             if not spec.asked and note_key(spec.id) not in state.board:
-                baton = baton_of(state, spec.id)
-                size = size_bytes(self.travel.context(state, i, baton.hop))
-                if size > self.config.context_bytes_max:
+                note = self.travel.note(state, i, baton_of(state, spec.id))
+                if size_bytes(note["context"]) > self.config.context_bytes_max:
                     desk.take(i)  # and in the next tick it fails: what is taken in a tick is not given up in it
                 else:
-                    desk.note(i, self.travel.note(state, i, baton))
+                    desk.note(i, note)
 
     # What comes back -----------------------------------------------------------------------------------------
 
