@@ -13,6 +13,8 @@ def foreman(task: Task) -> Answer:
     """Has things repaired; and would have the release used, which its people may not."""
     told = _told(task)
     match told["error"]["code"]:
+        case "AGENT_LOST":
+            return {"decision": "retry", "reason": "its processes were killed, which says nothing of the task"}
         case "LINT":
             return {"decision": "reassign", "to": "fixer", "reason": "ruff repairs that itself"}
         case "TESTS" if told["task_id"] == "test-money" and "refused" not in task.context:
@@ -35,6 +37,8 @@ def architect(task: Task) -> Answer:
         return workers.restore(task)
     told = _told(task)
     match told["error"]["code"]:
+        case "AGENT_LOST":
+            return {"decision": "retry", "reason": "once more"}
         case "CANNOT_MEND":
             changed = {"resources": ["worktree", "release"]}
             return {"decision": "reassign", "to": "architect", "input": changed, "reason": "back to what was released"}

@@ -72,6 +72,8 @@ def told(code: str, task_id: str = "a", **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("lead", "context", "decision"),
     [
+        (leads.foreman, told("AGENT_LOST"), "retry"),
+        (leads.architect, told("AGENT_LOST"), "retry"),
         (leads.foreman, told("LINT"), "reassign"),
         (leads.foreman, told("TESTS", "test-money"), "reassign"),
         (leads.foreman, told("TESTS", "test-money", refused="no"), "reassign"),
