@@ -15,7 +15,8 @@ from workflows.kernel.state import Phase, RunState
 TICK_BYTES_MAX: Final = 256 * 1024
 """Notes that one tick sends: a delta must fit what Temporal takes at once."""
 
-TICK_CALLS_MAX: Final = 1_000
+TICK_CALLS_MAX: Final = 500
+"""Members that one tick calls: a tick is to stay well below what a commit may take."""
 
 ERROR: Final = "error"
 
