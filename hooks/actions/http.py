@@ -56,6 +56,7 @@ FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "-L": ("location",),
     "--location": ("location",),
 }
+JSON_DEPTH_MAX: Final = 50
 MARK: Final = "\nHOOK-REQUEST-ENDED "
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 HTTP_ERROR_EXIT: Final = 22
@@ -150,17 +151,28 @@ def _check_body(body: str, is_json: bool) -> None:
     if body.startswith(("@", "<")):
         raise refused("REQUEST_INVALID", FIELD, "the body would be read from a file", "give the body itself")
     if is_json:
-        _json_template(body)
+        _check_json(body)
 
 
-def _json_template(body: str) -> Any:
+def _check_json(body: str) -> None:
     """JSON whose strings have placeholders: so a value stays within its string."""
     try:
-        return json.loads(body)
+        level = [json.loads(body)]
     except (ValueError, RecursionError) as error:
         raise refused(
             "REQUEST_INVALID", FIELD, "the body is not JSON", 'write placeholders within strings: {"id": "{task_id}"}'
         ) from error
+    for _ in range(JSON_DEPTH_MAX):
+        level = [item for value in level for item in _parts(value)]
+        if not level:
+            return
+    raise refused("REQUEST_INVALID", FIELD, "the body is nested too deeply", f"nest at most {JSON_DEPTH_MAX} levels")
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def _check_url_template(url: str) -> None:
