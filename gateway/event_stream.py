@@ -21,7 +21,7 @@ from engine.errors import EngineError, TooManyRequestsError
 from gateway import websocket
 from gateway.dependencies import GatewayDependencies
 from gateway.operations.operation import Caller
-from gateway.watching import Rooms, Told
+from gateway.watching import SNAPSHOT, Rooms, Told
 from gateway.websocket import CLOSE_CODES, INTERNAL, REASONS, Stream, WatcherCount, admit, begin, cursor_of
 
 PATH: Final = "/api/v1/executions/{execution_id}/events/stream"
@@ -115,7 +115,7 @@ class EventStream(Response):
 
 
 def _event(message: Told) -> bytes:
-    cursor = b"" if message.sequence is None or message.kind == "workflow.snapshot" else b"id: %d\n" % message.sequence
+    cursor = b"" if message.sequence is None or message.kind == SNAPSHOT else b"id: %d\n" % message.sequence
     return b"%bevent: %b\ndata: %b\n\n" % (cursor, message.kind.encode(), message.text.encode())
 
 

@@ -79,11 +79,11 @@ def message_of(execution_id: UUID, event: ExecutionEvent) -> tuple[str, str] | N
 
 
 def snapshot_message(view: ExecutionView, sequence: int) -> str:
-    """The execution as `workflow.status` answers it, and the sequence up to which it holds everything."""
+    """The execution as `workflow.status` answers it, and the sequence up to which it holds everything. It is no fact of
+    the log, and has no sequence itself."""
     left_out = {"task_states"} if len(view.task_states) > SNAPSHOT_TASKS_MAX else set()
-    return _message(
-        "workflow.snapshot", view.model_dump(mode="json", exclude=left_out), _rfc3339(datetime.now(UTC)), sequence
-    )
+    data = {**view.model_dump(mode="json", exclude=left_out), "last_sequence": sequence}
+    return _message("workflow.snapshot", data, _rfc3339(datetime.now(UTC)), None)
 
 
 def progress_message(execution_id: UUID, progress: Payload) -> str:

@@ -36,6 +36,8 @@ SNAPSHOT_SECONDS: Final = 1.0
 READERS_MAX: Final = 8
 """Watchers of this process that read the log by themselves at the same time: connections are few."""
 
+SNAPSHOT: Final = "workflow.snapshot"
+
 CLOSING_SECONDS: Final = 0.5
 """A room that saw its execution end stays so long, for what hooks still report of it."""
 
@@ -125,7 +127,7 @@ class Room:
                 sequence = await self._executions.last_sequence(self._tenant, self._execution_id)
                 view: ExecutionView = await self._executions.status(self._tenant, self._execution_id)
                 text = await asyncio.to_thread(snapshot_message, view, sequence)
-                self._snapshot = (now, Told("workflow.snapshot", sequence, text))
+                self._snapshot = (now, Told(SNAPSHOT, sequence, text))
             return self._snapshot[1]
 
     async def _read(self) -> bool:

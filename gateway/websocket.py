@@ -20,7 +20,7 @@ from gateway.dependencies import GatewayDependencies
 from gateway.http import address_of, base_url, caller_of, request_id
 from gateway.operations.operation import Caller
 from gateway.watch_access import watching_principal
-from gateway.watching import POLL_SECONDS, Place, Room, Rooms, Told
+from gateway.watching import POLL_SECONDS, SNAPSHOT, Place, Room, Rooms, Told
 
 WATCHERS_MAX: Final = 2_000
 SEND_TIMEOUT_SECONDS: Final = 10.0
@@ -125,21 +125,23 @@ class Watchers:
     async def _send(
         self, websocket: WebSocket, caller: Caller, view: ExecutionView, after: int | None
     ) -> tuple[int, str]:
-        sent: int | None = after
+        sent = 0
         try:
             async with self._rooms.enter(caller.tenant, view.execution_id) as room:
                 place, first = await begin(self._rooms, room, after)
+                sent = place.sequence
                 stream = Stream(place, first, caller.principal.expires_at, self._dependencies.stopping)
                 while stream.ending is None:
                     for message in await stream.next():
                         async with asyncio.timeout(SEND_TIMEOUT_SECONDS):
                             await websocket.send_text(message.text)
-                        sent = message.sequence or sent
+                        if message.sequence is not None and message.kind != SNAPSHOT:
+                            sent = message.sequence
                         if stream.expired:
                             break
                 return stream.ending, REASONS[stream.ending]
         except TimeoutError:
-            return TOO_SLOW, f"{REASONS[TOO_SLOW]}; come back with after={sent or 0}"
+            return TOO_SLOW, f"{REASONS[TOO_SLOW]}; come back with after={sent}"
         except EngineError as error:
             code = CLOSE_CODES.get(error.code, INTERNAL)
             return code, REASONS[code]

@@ -62,7 +62,9 @@ def test_b_and_c_overlap_d_starts_after_both_and_all_accounts_agree(engine: Runn
     assert {task_id: t["result"] for task_id, t in tasks.items()} == {t: f"result of {t}" for t in DIAMOND}
 
     # The WebSocket.
-    told = [m for m in messages if m["type"] != "task.progress_update"]
+    assert messages[0]["type"] == "workflow.snapshot"
+    assert messages[0]["data"]["execution_id"] == execution_id
+    told = [m for m in messages if m["sequence"] is not None]
     assert [(m["sequence"], m["type"]) for m in told] == [
         (e["sequence"], MESSAGE_OF[e["event_type"]]) for e in events if e["event_type"] in MESSAGE_OF
     ]

@@ -62,7 +62,7 @@ async def test_the_stream_has_a_snapshot_then_the_log_then_its_end(
         assert reader.response.headers["content-type"].startswith("text/event-stream")
         assert reader.response.headers["x-request-id"]
         snapshot = await reader.event()
-        assert (snapshot["event"], snapshot["data"]["sequence"]) == ("workflow.snapshot", 2)
+        assert (snapshot["event"], snapshot["data"]["data"]["last_sequence"]) == ("workflow.snapshot", 2)
         assert "id" not in snapshot
         first, second = await reader.event(), await reader.event()
         assert [first["id"], second["id"]] == ["1", "2"]
