@@ -5,10 +5,11 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from engine.contracts.definition import Name, Text
+from engine.contracts.definition import Text
 from engine.contracts.hook_actions import HookAction
+from engine.contracts.limits import NAME_LENGTH_MAX
 from engine.contracts.model import Model, StrictModel
 
 EVENT_PATTERN_LENGTH_MAX: Final = 500
@@ -65,6 +66,20 @@ class HookRetryPolicy(StrictModel):
         return min(self.initial_delay_seconds * factor, self.max_delay_seconds)
 
 
+_NULL_IS_ABSENT: Final = ("description", "mode")
+
+
+def _printable(value: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("must not contain control characters")
+    if any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise ValueError("must be text")
+    return value
+
+
+HookName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX), AfterValidator(_printable)]
+
+
 class HookSettings(StrictModel):
     """What a client says of a hook, beside its name."""
 
@@ -87,9 +102,10 @@ class HookSettings(StrictModel):
     @classmethod
     def _guards_block(cls, data: Any) -> Any:
         """A trigger that guards something is blocking without saying so."""
-        if isinstance(data, dict) and data.get("mode") is None and data.get("trigger") in GUARDING:
-            return {**data, "mode": HookMode.BLOCKING}
-        return data
+        if not isinstance(data, dict):
+            return data
+        data = {name: value for name, value in data.items() if value is not None or name not in _NULL_IS_ABSENT}
+        return {"mode": HookMode.BLOCKING, **data} if data.get("trigger") in GUARDING else data
 
     @model_validator(mode="after")
     def _mode_fits(self) -> Self:
@@ -102,7 +118,7 @@ class HookSettings(StrictModel):
 
 
 class NewHook(HookSettings):
-    name: Name
+    name: HookName
 
 
 class HookConfig(NewHook):

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import orjson
 from pydantic import BeforeValidator, Field, ValidationError
 
-from engine.contracts.definition import Name, Text
+from engine.contracts.definition import Text
 from engine.contracts.hook_actions import HookAction
 from engine.contracts.hooks import (
     EVENT_PATTERN_LENGTH_MAX,
@@ -19,6 +19,7 @@ from engine.contracts.hooks import (
     HookExecution,
     HookExecutionStatus,
     HookMode,
+    HookName,
     HookRetryPolicy,
     HookSettings,
     HookSummary,
@@ -66,7 +67,7 @@ class UpdateHook(StrictModel):
     """What is absent stays as it is; null takes pattern and retry policy away."""
 
     hook_id: Id
-    name: Name | None = None
+    name: HookName | None = None
     description: Text | None = None
     trigger: HookTrigger | None = Field(None, strict=False)
     event_pattern: Annotated[str, Field(min_length=1, max_length=EVENT_PATTERN_LENGTH_MAX)] | None = None

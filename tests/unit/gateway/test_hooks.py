@@ -33,6 +33,13 @@ async def test_a_hook_is_registered_and_answered_with_its_defaults(client: Clien
     assert record.details["action"]["command"] == "ruff format {file}"
 
 
+async def test_names_are_texts_and_null_is_absent(client: Client) -> None:
+    given = hook(name="Format the code: été", description=None, mode=None, retry_policy=None, event_pattern=None)
+    made = await client.result("hooks.register", given)
+    found = await client.result("hooks.get", {"hook_id": made["hook_id"]})
+    assert (found["name"], found["description"], found["mode"]) == ("Format the code: été", "", "asynchronous")
+
+
 async def test_what_guards_is_blocking_without_saying_so(client: Client) -> None:
     for trigger in ("pre_task", "pre_workflow"):
         made = await client.result("hooks.register", hook(name=trigger, trigger=trigger))
@@ -52,7 +59,9 @@ async def test_what_guards_is_blocking_without_saying_so(client: Client) -> None
         ({"action": {"type": "function", "function": "forbidden"}}, -32013),
         ({"event_pattern": "(?=x)"}, -32602),
         ({"event_pattern": "x" * 501}, -32602),
-        ({"name": "with space"}, -32602),
+        ({"name": ""}, -32602),
+        ({"name": "x" * 256}, -32602),
+        ({"name": "\ud800"}, -32602),
         ({"name": "a\nb"}, -32602),
         ({"timeout_seconds": 0}, -32602),
         ({"timeout_seconds": "30"}, -32602),
