@@ -6,6 +6,8 @@ from uuid import uuid4
 import pytest
 
 from engine.contracts.hooks import HookExecutionStatus, HookRun, HookTrigger
+from engine.errors import InvalidParametersError
+from gateway.operations.hooks import parse_hook
 from tests.unit.gateway.conftest import Client, ClientOf, Gateway, definition, settings_of
 
 
@@ -61,7 +63,6 @@ async def test_what_guards_is_blocking_without_saying_so(client: Client) -> None
         ({"event_pattern": "x" * 501}, -32602),
         ({"name": ""}, -32602),
         ({"name": "x" * 256}, -32602),
-        ({"name": "\ud800"}, -32602),
         ({"name": "a\nb"}, -32602),
         ({"timeout_seconds": 0}, -32602),
         ({"timeout_seconds": "30"}, -32602),
@@ -79,6 +80,12 @@ async def test_what_is_wrong_with_a_hook_has_its_code(
     error = await client.error("hooks.register", hook(**changes))
     assert error["code"] == (-32013 if code is None else code)
     assert gateway.hooks.hooks == {}
+
+
+@pytest.mark.parametrize("wrong", ["\ud800", "a\x00b"])
+def test_a_name_is_text_that_can_be_stored(wrong: str) -> None:
+    with pytest.raises(InvalidParametersError):
+        parse_hook(hook(name=wrong))
 
 
 @pytest.mark.parametrize("missing", ["name", "trigger", "action"])
