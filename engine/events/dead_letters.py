@@ -36,7 +36,7 @@ KEPT_SECONDS: Final = 7 * 24 * 3600
 LETTERS_MAX: Final = 10_000
 """Of one tenant. Whoever writes nothing but nonsense pushes their own letters out, and nobody's memory."""
 
-FIELD_BYTES_MAX: Final = 1024 * 1024
+FIELD_BYTES_MAX: Final = 256 * 1024
 REPLAY_MAX: Final = 500
 TYPES_SHOWN_MAX: Final = 5
 TYPES_READ_BYTES_MAX: Final = 64 * 1024
