@@ -142,8 +142,8 @@ class Fold:
         if event.type not in (AgentEventType.TASK_COMPLETED, AgentEventType.TASK_FAILED):
             return
         attempt = Attempt(task_id=event.task_id, agent_id=event.agent_id, attempt=event.attempt)
-        if run is None or not self._is_current(run, event.model_copy(update={"agent_id": run.agent_id})):
-            self.cancel.append(attempt)  # in another's name, it would stop the attempt that counts
+        if run is None or (event.attempt, event.epoch) != (run.attempt, self.state.epoch) or not run.phase.in_flight:
+            self.cancel.append(attempt)  # else, in another's name, it would stop the attempt that counts
         repeat = (
             run is not None
             and run.phase in (Phase.COMPLETED, Phase.SUBMITTED)

@@ -99,6 +99,8 @@ class Policy:
 
 def least_loaded(state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     """In order of urgency, each to the agent with the smallest load for its slots."""
+    if not waiting:
+        return
     heap = [
         (agent.load / agent.slots, agent.load, n, agent.agent_id, agent.slots, window(state, agent))
         for n, agent in enumerate(state.agents_of(role))
