@@ -44,10 +44,12 @@ class CompensationWorkflow:
 
     async def _retry(self, request: RetryRequest, pending: PendingRetry) -> bool:
         """As often as the task's policy says."""
-        for n in range(1, pending.retry.max_attempts + 1):
+        n = 0
+        while True:
+            n += 1
             attempt = pending.attempts + n
             outcome = await self._attempt(request, pending, attempt)
-            final = outcome.ok or outcome.value == "final" or n == pending.retry.max_attempts
+            final = outcome.ok or outcome.value == "final" or n >= pending.retry.max_attempts
             await workflow.execute_activity(
                 activity_names.SETTLE_RETRY,
                 RetryOutcome(
@@ -68,7 +70,6 @@ class CompensationWorkflow:
             if final:
                 return outcome.ok
             await workflow.sleep(timedelta(seconds=pending.retry.delay_seconds(n)))
-        return False
 
     async def _attempt(self, request: RetryRequest, pending: PendingRetry, attempt: int) -> ErrandOutcome:
         call = CompensationCall(attempt=attempt, certain=pending.certain)

@@ -85,14 +85,14 @@ class TemporalLauncher:
             raise UnavailableError(f"Temporal did not take the signal: {error.status.name}") from error
 
     async def retry_compensations(self, request: RetryRequest) -> None:
-        """A run for each request: two at once are harmless, since a step is retried by whoever takes it first."""
+        """A run for each request. Asked again, it begins anew if the former run was ended from outside."""
         try:
             await self._client.start_workflow(
                 COMPENSATION_WORKFLOW,
                 request,
                 id=f"{temporal_id(request.tenant, request.execution_id)}/compensation/{request.request_id}",
                 task_queue=self._task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 search_attributes=TypedSearchAttributes([SearchAttributePair(TENANT, request.tenant)]),
                 static_summary=f"undo {request.task_id}",
                 rpc_timeout=RPC_TIMEOUT,

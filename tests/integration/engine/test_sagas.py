@@ -205,6 +205,23 @@ async def test_a_retry_that_fails_again_leaves_the_step_to_the_next_request(benc
     await bench.until(failed_again, "tried twice more")
 
 
+async def test_a_retry_whose_run_was_ended_from_outside_can_be_asked_for_again(bench: Bench) -> None:
+    slow = {"compensation": {"fail_times": 2, "duration_ms": 700}}
+    tasks = (step("t1", input=slow), step("t2", "t1", input={"fail": "no"}))
+    execution_id = await bench.start(saga(*tasks))
+    await bench.until_closed(execution_id)
+    store = bench.stores.compensations
+    request = await store.begin_retry(bench.tenant, execution_id, "t1", "alice")
+    await bench.launcher.retry_compensations(request)
+    run = bench.client.get_workflow_handle(f"{bench.tenant}/{execution_id}/compensation/{request.request_id}")
+    await run.terminate("by hand")
+    assert await store.begin_retry(bench.tenant, execution_id, "t1", "bob") == request
+    await bench.launcher.retry_compensations(request)
+    await bench.launcher.retry_compensations(request)
+    await bench.until_event(execution_id, "saga.compensation_completed", task_id="t1")
+    assert await run.result() == 1
+
+
 async def test_events_after_the_end_go_on_counting(bench: Bench) -> None:
     execution_id = await partial(bench)
     await bench.stores.compensations.mark_done(bench.tenant, execution_id, "t2", "bob", None)
