@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
+from engine.contracts.definition import Pattern
 from engine.contracts.limits import EXECUTION_TIMEOUT_DEFAULT_SECONDS, TASKS_DYNAMIC_MAX
 from engine.contracts.plan import Problem
 from planner.draft import Draft
@@ -62,10 +63,29 @@ def _ancestors(draft: Draft) -> list[int]:
 
 
 def _unused_roles(draft: Draft) -> Iterator[Problem]:
+    definition = draft.definition
+    if definition.orchestration_pattern is Pattern.CUSTOM:
+        return  # the registered program says whom it asks
+    named = set(_texts(definition.pattern_config))
+    named |= {text.rpartition("-")[0] for text in named if text.rpartition("-")[2].isdecimal()}
     for role, tasks in draft.tasks_of_role.items():
-        if not tasks:
+        if not tasks and role not in named:
             message = f'no task uses the role "{role}"; its agents would be started for nothing'
             yield Problem(code="UNUSED_ROLE", location=f"agents.{role}", message=message)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in the pattern's settings: roles and agents that it asks for something stand among them."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                waiting.extend(items)
+            case dict() as fields:
+                waiting.extend(fields.values())
+                waiting.extend(fields)
 
 
 def _isolated_tasks(draft: Draft) -> Iterator[Problem]:

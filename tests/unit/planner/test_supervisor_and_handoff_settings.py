@@ -7,6 +7,7 @@ import pytest
 from engine.errors import InvalidDefinitionError
 from planner.parse import parse_definition
 from planner.pattern_config import complete_settings
+from planner.planner import Planner
 
 
 def document(pattern: str, config: dict[str, Any], **task: Any) -> dict[str, Any]:
@@ -198,3 +199,23 @@ def test_naming_someone_twice_is_refused() -> None:
 @pytest.mark.parametrize(("field", "value"), [("for_each", "[1, 2]"), ("reuse", True)])
 def test_a_task_that_is_no_single_piece_of_work_has_no_place_in_a_handoff(field: str, value: Any) -> None:
     assert problems("handoff", {}, **{field: value}) == [("NOT_IN_PATTERN", f"tasks[0].{field}")]
+
+
+def unused(pattern: str, config: dict[str, Any]) -> list[str]:
+    made = document(pattern, config)
+    made["tasks"] = made["tasks"][:1]
+    warnings = Planner().plan(parse_definition(made)).warnings
+    return [warning.location for warning in warnings if warning.code == "UNUSED_ROLE"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "config"),
+    [
+        ("supervisor", {"review": {"agent": "lead"}}),
+        ("handoff", {"to": ["lead-1"]}),
+        ("handoff", {"stations": {"draft": {"gate": {"judge": {"agent": "lead"}}}}}),
+    ],
+)
+def test_a_role_that_the_pattern_asks_for_something_is_not_unused(pattern: str, config: dict[str, Any]) -> None:
+    assert unused(pattern, config) == []
+    assert unused(pattern, {}) == ["agents.lead"]
