@@ -108,7 +108,8 @@ class _Tick:
                 self.guards.carry_out(inbox.errands)
                 self._undo(inbox.errands)
                 self._obey()
-                self._undo(())
+                if "status" in self.change.recorded:
+                    self._undo(())  # resumed
         self.change.finish()
         return Decision(
             change=self.change,
