@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
 from temporalio import activity
 
 from activities.ticks import as_application_error
@@ -40,7 +39,7 @@ class JudgingActivities:
             question = JudgeInput.model_validate(request.errand.input)
             values = {**question.values, **await self._stored(request, question)}
             judgement = await asyncio.to_thread(_judge, question, values)
-        except ValidationError as error:
+        except (ValueError, TypeError, RecursionError) as error:  # asking again would not make sense of it
             return ErrandOutcome(key=key, ok=False, code="MALFORMED", message=str(error)[:500])
         except (InvalidSchemaError, NotFoundError) as error:
             return ErrandOutcome(key=key, ok=False, code=error.code, message=error.message)

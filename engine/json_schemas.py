@@ -44,10 +44,13 @@ class CompiledSchema:
     def violations(self, value: Any) -> list[str]:
         """What is wrong with the value, each with where; the first few. Empty: it fits."""
         found: list[str] = []
-        for error in self._validator.iter_errors(value):
-            if len(found) == VIOLATIONS_MAX:
-                break
-            found.append(_located(list(error.instance_path), error.message))
+        try:
+            for error in self._validator.iter_errors(value):
+                if len(found) == VIOLATIONS_MAX:
+                    break
+                found.append(_located(list(error.instance_path), error.message))
+        except ValueError as error:  # nested too deep, or text that is no Unicode
+            found.append(f"cannot be checked: {str(error)[:MESSAGE_LENGTH_MAX]}")
         return found
 
 

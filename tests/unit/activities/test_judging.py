@@ -108,6 +108,7 @@ async def test_nothing_is_taken_of_what_is_no_object() -> None:
         ({"json_schema": {"$ref": "http://127.0.0.1:1/other"}}, "INVALID_SCHEMA"),
         ({"refs": {"result": "gone"}}, "NOT_FOUND"),
         ({"unknown": 1}, "MALFORMED"),
+        ({"values": {"result": {"context": 10**400}}, "take": ["context"]}, "MALFORMED"),
         (None, "MALFORMED"),
     ],
 )

@@ -53,3 +53,21 @@ def test_patterns_that_would_backtrack_for_ever_do_not() -> None:
     began = time.monotonic()
     assert CompiledSchema({"pattern": "^(a+)+$"}).violations("a" * 5_000 + "b")
     assert time.monotonic() - began < 1.0
+
+
+def nested(levels: int, inner: Any = 1) -> Any:
+    for _ in range(levels):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize("value", ["\ud800", nested(1_000)], ids=["no Unicode", "too deep"])
+def test_a_value_that_cannot_be_checked_does_not_fit(value: Any) -> None:
+    [found] = CompiledSchema({"type": "string"}).violations(value)
+    assert found.startswith("cannot be checked")
+
+
+def test_what_no_json_document_can_hold_is_refused() -> None:
+    schema: dict[Any, Any] = {"properties": {1: {}}}
+    with pytest.raises(InvalidSchemaError):
+        CompiledSchema(schema)
