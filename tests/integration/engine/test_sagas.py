@@ -43,7 +43,7 @@ def details(view: ExecutionView) -> dict[str, Any]:
     return view.error_details
 
 
-@pytest.mark.parametrize("pattern", ["saga", "supervisor"])
+@pytest.mark.parametrize("pattern", ["saga", "supervisor", "handoff", "hierarchical"])
 async def test_what_was_done_is_undone_in_reverse_order_when_a_step_fails(bench: Bench, pattern: str) -> None:
     execution_id = await bench.start(definition(*THREE, orchestration_pattern=pattern))
     done = await bench.until_closed(execution_id)
