@@ -36,6 +36,9 @@ class GrownBodies:
                 continue
             if "about" in body:
                 body = _alike(body, planned.get(body["about"]) or {})
+            if "within" in body:
+                known = await self.of(tenant, execution_id, planned, [body["within"]])
+                body = _within(body, known.get(body["within"]) or {})
             if "concerning" in body:
                 subject = body["concerning"]
                 known = await self.of(tenant, execution_id, planned, [subject])
@@ -73,6 +76,15 @@ def _alike(body: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         **body,
         "depends_on": about.get("depends_on") or [],
         "action": about.get("action") or body.get("action"),
+        "input": {**(about.get("input") or {}), **(body.get("input") or {})},
+    }
+
+
+def _within(body: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
+    """As `_alike`, with an action of its own; of elements of lists and added tasks, too."""
+    return {
+        **body,
+        "depends_on": about.get("depends_on") or [],
         "input": {**(about.get("input") or {}), **(body.get("input") or {})},
     }
 

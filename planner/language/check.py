@@ -59,16 +59,37 @@ def check_definition(definition: WorkflowDefinition, pattern: RegisteredPattern)
     check_settings_by_schema(given, schema, (FIELD,), problems)
     problems.raise_if_any()
     config = with_defaults(given, schema)
-    _check_known_roles(definition, pattern, config, problems)
+    logic = CoordinationLogic.model_validate(pattern.coordination_logic)
+    _check_known_roles(definition, logic, config, problems)
+    _check_lists(definition, logic, config, problems)
     problems.raise_if_any()
     return config
 
 
+def _check_lists(
+    definition: WorkflowDefinition, logic: CoordinationLogic, config: dict[str, Any], problems: ProblemList
+) -> None:
+    """A program runs for a task as a whole: it goes through lists itself."""
+    for index, task in enumerate(definition.tasks):
+        if task.for_each is not None and _is_handled(logic, task.id, task.agent, config):
+            message = "the pattern handles this task, which then cannot be one task an element; its program can gather"
+            problems.add("UNSUPPORTED", ("tasks", index, "for_each"), message)
+
+
+def _is_handled(logic: CoordinationLogic, task_id: str, role: str, config: dict[str, Any]) -> bool:
+    if logic.handles is None:
+        return True
+    names = {"task": {"id": task_id, "role": role, "attempts": 0}, "config": config}
+    try:
+        return bool(evaluate(parse(logic.handles), names, steps_max=CHECK_STEPS_MAX))
+    except ExpressionError:
+        return True
+
+
 def _check_known_roles(
-    definition: WorkflowDefinition, pattern: RegisteredPattern, config: dict[str, Any], problems: ProblemList
+    definition: WorkflowDefinition, logic: CoordinationLogic, config: dict[str, Any], problems: ProblemList
 ) -> None:
     """Roles that the settings alone decide must be the definition's."""
-    logic = CoordinationLogic.model_validate(pattern.coordination_logic)
     roles = list(definition.agents)
     for name, state in logic.states.items():
         text = getattr(state, "role", None)

@@ -173,12 +173,14 @@ class Desk:
         retry: "RetryPolicy | None" = None,
         alike: bool | str = False,
         concerning: bool = False,
+        within: bool = False,
     ) -> None:
         """A task of the pattern's own, for one agent or for any of a role. Its end is submitted to the pattern.
 
         `about` is the task for whose sake it is: it goes when that runs again from a checkpoint. `alike`: its agent
         gets that task's input, under what stands in `input`, and its dependencies' results. `concerning`: it gets those
-        results, and finds what that task is under `task` in its input. Raises NoRoomError.
+        results, and finds what that task is under `task` in its input. `within`: as `alike`, but the action is its own,
+        and the task may be an element of a list or an added one. Raises NoRoomError.
         """
         state = self.state
         if state.added >= TASKS_DYNAMIC_MAX:
@@ -206,6 +208,8 @@ class Desk:
             body["about"] = alike if isinstance(alike, str) else spec.id
         if concerning:
             body["concerning"] = spec.id
+        if within:
+            body["within"] = spec.id
         self._fold.bodies.append(SpawnedBody(task_id=task_id, spawned_by=spec.id, body=body))
         item = Spawned(task_id=spec.id, tasks=(asked,))
         self._change.ask(item)

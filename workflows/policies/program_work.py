@@ -120,7 +120,7 @@ class Works:
         try:
             desk.ask(
                 self.memory.i, task_id, agent=agent, role=role, action=action, input=given, retry=retry,
-                timeout_ms=None if seconds is None else seconds * 1000, alike=True,
+                timeout_ms=None if seconds is None else seconds * 1000, within=True,
             )  # fmt: skip
         except NoRoomError as error:
             raise ProgramError("NO_ROOM", str(error)) from error

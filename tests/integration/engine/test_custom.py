@@ -189,3 +189,26 @@ async def test_a_program_that_cannot_go_on_fails_its_task_and_says_where(bench: 
     assert view.error_details["details"]["code"] == "EXPRESSION_DIVISION"
     assert "state a of the pattern" in view.error_details["error_message"]
     await bench.assert_replays(execution_id)
+
+
+async def test_work_has_its_own_action_and_its_tasks_input_and_dependencies(bench: Bench) -> None:
+    logic = {
+        "start": "ask",
+        "states": {
+            "ask": {"do": "assign", "action": "'ask'", "input": "{more: task.id}", "save": "told", "next": "end"},
+            "end": {"do": "finish", "result": "told"},
+        },
+    }
+
+    async def agent(task: Task) -> Any:
+        return [task.action, task.input, task.results]
+
+    await with_agent(bench, agent)
+    execution_id = await start(
+        bench, logic, {"id": "a", "action": "other", "input": {"k": 1}}, {"id": "b", "depends_on": ["a"]}
+    )
+    view = await bench.until_closed(execution_id)
+    assert view.status is ExecutionStatus.COMPLETED, view.error_details
+    first = await result(bench, execution_id, "a")
+    assert first == ["ask", {"k": 1, "more": "a"}, {}]
+    assert await result(bench, execution_id, "b") == ["ask", {"more": "b"}, {"a": first}]

@@ -60,3 +60,11 @@ def test_members_of_a_task_get_its_dependencies_results_unless_that_is_too_much_
     assert _told_to_members(results, 0) is results
     assert _told_to_members(results, 10) is results
     assert _told_to_members(results, 1_000) == {"small": 1}
+
+
+async def test_work_within_a_task_has_its_input_and_dependencies_and_an_action_of_its_own() -> None:
+    asked = {"id": "ask[0]", "agent": "worker", "action": "look", "input": {"mine": 3}, "within": "ask"}
+    found = (await bodies_of(ask=asked))["ask[0]"]
+    assert (found["input"], found["depends_on"], found["action"]) == ({"hint": 1, "mine": 3}, ["before"], "look")
+    gone = (await bodies_of(plain={**asked, "within": "nothing"}))["plain[0]"]
+    assert (gone["input"], gone["depends_on"]) == ({"mine": 3}, [])

@@ -279,6 +279,26 @@ def test_each_wrong_setting_is_located(config: dict[str, Any], code: str, locati
     assert (code, location) in [(item["code"], item["location"]) for item in refused.value.data["errors"]]
 
 
+def test_a_handled_task_cannot_be_one_task_an_element() -> None:
+    def check(role: str, handles: str | None) -> list[str]:
+        document = definition(
+            [{"id": "a", "agent": role, "for_each": "input.list"}],
+            orchestration_pattern="custom", pattern={"name": "p", "version": "1"}, pattern_config={"lead": "lead"},
+            agents={"worker": {"type": "synthetic"}, "lead": {"type": "synthetic"}},
+        )  # fmt: skip
+        logic = changed("handles", ... if handles is None else handles)
+        try:
+            check_definition(parse_definition(document), pattern_of(SCHEMA, logic))
+        except InvalidDefinitionError as error:
+            return [item["location"] for item in error.data["errors"]]
+        return []
+
+    assert check("worker", "task.role != config.lead") == ["tasks[0].for_each"]
+    assert check("lead", "task.role != config.lead") == []
+    assert check("lead", None) == ["tasks[0].for_each"]
+    assert check("lead", "config.lead / 2 > 1") == ["tasks[0].for_each"]
+
+
 def test_a_role_that_cannot_be_computed_from_the_settings_is_a_problem_of_the_definition() -> None:
     with pytest.raises(InvalidDefinitionError) as refused:
         check_definition(using({"lead": 1}), pattern_of({}, changed("states/ask/role", "config.lead + 'x'")))
