@@ -21,12 +21,19 @@ async def stored(bench: Bench, execution_id: UUID) -> dict[str, TaskProgress]:
             return found
 
 
+async def at_rest(bench: Bench, execution_id: UUID) -> tuple[list[ExecutionEvent], dict[str, TaskProgress]]:
+    """The log and the rows of one moment: what is in flight when a run is paused still ends."""
+    while True:
+        events, rows = await bench.events(execution_id), await stored(bench, execution_id)
+        if await bench.stores.executions.last_sequence(bench.tenant, execution_id) == events[-1].sequence:
+            return events, rows
+
+
 async def assert_rebuilt(bench: Bench, execution_id: UUID) -> None:
-    events: list[ExecutionEvent] = await bench.events(execution_id)
+    events, rows = await at_rest(bench, execution_id)
     view = await bench.status(execution_id)
     again = rebuilt(events)
     assert (again.status, again.epoch) == (view.status, view.epoch)
-    rows = await stored(bench, execution_id)
     assert set(again.tasks) <= set(rows)
     for task_id, row in rows.items():
         made = again.tasks.get(task_id, RebuiltTask())
