@@ -73,7 +73,7 @@ def _check_lists(
     for index, task in enumerate(definition.tasks):
         if task.for_each is not None and _is_handled(logic, task.id, task.agent, config):
             message = "the pattern handles this task, which then cannot be one task an element; its program can gather"
-            problems.add("UNSUPPORTED", ("tasks", index, "for_each"), message)
+            problems.add("NOT_IN_PATTERN", ("tasks", index, "for_each"), message)
 
 
 def _is_handled(logic: CoordinationLogic, task_id: str, role: str, config: dict[str, Any]) -> bool:
