@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cli.outcome import ExitCode
 from examples.registry import EXAMPLES, find_example
 
 
-def main(arguments: list[str] | None = None, become: Callable[[str, Sequence[str]], object] = os.execv) -> int:
+def main(arguments: list[str] | None = None, become: Callable[[str, list[str]], object] = os.execv) -> int:
     """`become` replaces this process, so that signals reach the example itself."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
