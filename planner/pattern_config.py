@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from engine.contracts.definition import WorkflowDefinition
+from engine.contracts.definition import Pattern, WorkflowDefinition
 from engine.contracts.patterns import PATTERN_CONFIGS
 from planner.fields import add_plain_problem
 from planner.patterns.registry import CHECKS
@@ -35,6 +35,9 @@ def check_settings(data: dict[str, Any], problems: ProblemList, suggester: Sugge
 def check_against_settings(definition: WorkflowDefinition, problems: ProblemList) -> None:
     """Add what the pattern's own check finds in a definition whose fields are all valid."""
     config = PATTERN_CONFIGS[definition.orchestration_pattern].model_validate(definition.pattern_config)
+    if definition.pattern is not None and definition.orchestration_pattern is not Pattern.CUSTOM:
+        message = f"belongs to orchestration_pattern custom, not to {definition.orchestration_pattern}; leave it out"
+        problems.add("CONFLICTING_FIELDS", ("pattern",), message)
     for finding in CHECKS[definition.orchestration_pattern](definition, config):
         problems.add(*finding)
 

@@ -60,6 +60,11 @@ def test_a_custom_pattern_must_be_named() -> None:
     }  # fmt: skip
 
 
+def test_a_registered_pattern_belongs_to_custom_only() -> None:
+    found = problems_of(definition(pattern={"name": "p", "version": "1"}))
+    assert [item[:2] for item in found] == [("CONFLICTING_FIELDS", "pattern")]
+
+
 def test_a_definition_without_a_pattern_of_its_own_is_written_as_before_there_were_any() -> None:
     assert "pattern" not in parse_definition(definition()).model_dump(mode="json")
 
