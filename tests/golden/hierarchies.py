@@ -1,5 +1,6 @@
 """Scenarios of the hierarchical pattern."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -73,3 +74,24 @@ SCENARIOS = (
     answered_at_length,
     teams_over_several_runs,
 )
+
+
+def _asked(recorded: Any) -> int:
+    return sum(len(item.tasks) for delta in recorded.deltas for item in delta.asked)
+
+
+def _verdicts(recorded: Any) -> list[str]:
+    return [item.verdict for delta in recorded.deltas for item in delta.settled]
+
+
+BRANCHES: dict[str, Callable[[Any], bool]] = {
+    "solved_on_the_top_level": lambda r: _asked(r) == 2 and "resolve" in _verdicts(r),
+    "solved_by_nobody": lambda r: any(f.retry_at_ms is None for d in r.deltas for f in d.failed) and _asked(r) > 0,
+    "given_to_another_with_a_changed_input": lambda r: any(a.overlay for d in r.deltas for a in d.assigned),
+    "a_branch_given_up_by_a_superior": lambda r: (
+        any(d.skipped for d in r.deltas) and "c" in [item.task_id for d in r.deltas for item in d.done]
+    ),
+    "delegated_by_the_lead": lambda r: any(d.taken for d in r.deltas),
+    "answered_at_length": lambda r: "judge" in [errand.kind for d in r.deltas for errand in d.errands],
+    "teams_over_several_runs": lambda r: len(r.carried) > 0,
+}

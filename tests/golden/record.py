@@ -249,21 +249,32 @@ async def test_record(bench: Bench, scenario: Scenario) -> None:
     await bench.until_closed(execution_id)
     for old in HISTORIES.glob(f"*-{scenario.__name__}-*.json"):
         old.unlink()
-    described = await bench.handle(execution_id).describe()
-    pattern = described.workflow_type.removesuffix("Workflow").lower()
+    children = await _record_runs(bench, f"{bench.tenant}/{execution_id}", scenario.__name__)
+    for child in sorted(children):
+        await _record_runs(bench, child, f"{scenario.__name__}-{child.rpartition('/')[2]}")
+
+
+async def _record_runs(bench: Bench, workflow_id: str, name: str) -> set[str]:
+    """Ids of the child workflows that they began."""
+    described = await bench.client.get_workflow_handle(workflow_id).describe()
+    kind = described.workflow_type.removesuffix("Workflow").lower()
     runs, run_id = 0, described.raw_description.workflow_execution_info.first_run_id
+    children: set[str] = set()
     while run_id:
-        handle = bench.client.get_workflow_handle(f"{bench.tenant}/{execution_id}", run_id=run_id)
+        handle = bench.client.get_workflow_handle(workflow_id, run_id=run_id)
         await bench.until(lambda handle=handle: _is_over(handle), "the run is over")  # type: ignore[misc]
         history = await handle.fetch_history()
         text = re.sub(r'"identity": "[^"]*"', '"identity": "recorder"', history.to_json())
         # A sticky queue is named after the process and its machine.
         text = re.sub(r'"\d+@[^"]*"', '"recorder"', text)
         document = {"workflow_id": history.workflow_id, "history": json.loads(text)}
-        (HISTORIES / f"{pattern}-{scenario.__name__}-{runs}.json").write_text(json.dumps(document, indent=1) + "\n")
+        (HISTORIES / f"{kind}-{name}-{runs}.json").write_text(json.dumps(document, indent=1) + "\n")
         runs += 1
+        begun = (e.start_child_workflow_execution_initiated_event_attributes for e in history.events)
+        children.update(attributes.workflow_id for attributes in begun if attributes.workflow_id)
         last = history.events[-1]
         run_id = last.workflow_execution_continued_as_new_event_attributes.new_execution_run_id
+    return children
 
 
 async def _is_over(handle: Any) -> bool:

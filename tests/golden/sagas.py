@@ -1,8 +1,10 @@
 """Scenarios of the saga pattern, and of compensation in another pattern."""
 
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+from engine.contracts.execution import ExecutionStatus
 from tests.integration.engine.bench import Bench, definition
 
 QUICK: dict[str, Any] = {"max_attempts": 2, "initial_delay_seconds": 0.05}
@@ -80,3 +82,30 @@ SCENARIOS = (
     undone_over_several_runs,
     undone_by_a_supervisor,
 )
+
+
+def _undone(recorded: Any) -> list[str]:
+    return [item.task_id for delta in recorded.deltas for item in delta.compensated]
+
+
+def _given_out(recorded: Any) -> list[str]:
+    return [attempt.task_id for delta in recorded.deltas for attempt in delta.assigned]
+
+
+def _compensation_status(recorded: Any) -> str:
+    error = recorded.deltas[-1].error
+    return "" if error is None else str(error.compensation_status)
+
+
+BRANCHES: dict[str, Callable[[Any], bool]] = {
+    "undone_in_reverse": lambda r: _undone(r) == ["t2", "t1"] and any(d.uncompensated for d in r.deltas),
+    "undone_side_by_side": lambda r: (
+        any(len(d.compensating) == 2 for d in r.deltas) and sorted(_undone(r)) == ["a", "b"]
+    ),
+    "cancelled_and_undone": lambda r: r.deltas[-1].status is ExecutionStatus.CANCELLED and _undone(r) == ["t2", "t1"],
+    "left_to_an_operator": lambda r: any(d.left for d in r.deltas) and _compensation_status(r) == "partial",
+    "recovered_forward": lambda r: _given_out(r) == ["t1", "t1"] and not _undone(r),
+    "stopped_past_the_pivot": lambda r: _given_out(r).count("send") == 2 and not _undone(r),
+    "undone_over_several_runs": lambda r: any(s.ending and not s.closed for s in r.carried) and len(_undone(r)) == 10,
+    "undone_by_a_supervisor": lambda r: _undone(r) == ["t1"],
+}

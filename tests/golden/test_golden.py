@@ -12,6 +12,7 @@ from engine.contracts import activity_names
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Delta, ExecutionInput, TickOutcome
 from engine.temporal.connection import DATA_CONVERTER
+from tests.golden import custom, handoffs_and_reviews, hierarchies, sagas, swarm_and_network
 from workflows.kernel.state import RunState
 from workflows.replay import replay_history
 
@@ -68,6 +69,11 @@ BRANCHES: dict[str, Callable[[Recorded], bool]] = {
     "triggers_that_time_out": lambda r: any(d.waited for d in r.deltas) and any(d.passed for d in r.deltas),
     "spawned_tasks_that_block": lambda r: any(s.blocks for d in r.deltas for s in d.spawned),
     "reused": lambda r: [t for d in r.deltas for t in d.reused] == ["a"],
+    **swarm_and_network.BRANCHES,
+    **hierarchies.BRANCHES,
+    **sagas.BRANCHES,
+    **custom.BRANCHES,
+    **handoffs_and_reviews.BRANCHES,
 }
 """What makes each scenario worth keeping. One that is recorded without it would guard nothing."""
 
@@ -80,7 +86,7 @@ def load(path: Path) -> WorkflowHistory:
 async def read(scenario: str) -> Recorded:
     """All runs of it, in order."""
     recorded = Recorded()
-    for path in sorted((Path(__file__).parent / "histories").glob(f"*-{scenario}-*.json")):
+    for path in sorted((Path(__file__).parent / "histories").glob(f"*-{scenario}-[0-9]*.json")):
         history = load(path)
         begun = history.events[0].workflow_execution_started_event_attributes.input.payloads
         [launch] = await DATA_CONVERTER.decode(begun, [ExecutionInput])
