@@ -53,7 +53,6 @@ class GuardingActivities:
         body = bodies.get(errand.task_id, {})
         return Guarded(trigger, name, errand.task_id, errand.input.get("role", ""), body.get("input") or {})
 
-
     async def _body(self, request: ErrandRequest) -> StoredBody:
         key = (request.tenant, request.execution_id)
         found = self._known.get(key)

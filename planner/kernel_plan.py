@@ -1,7 +1,5 @@
 """A plan in the form that the kernel runs."""
 
-from typing import Any
-
 from engine.contracts.definition import (
     RETRY_POLICIES,
     FaultTolerance,
@@ -22,6 +20,8 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
     by_id = {task.id: task for task in definition.tasks}
     default = RETRY_POLICIES[default_retry]
     fused = {index for chain in plan.chains for index in chain[1:]}
+    # What a hierarchy must know of a task to say who may do it; others need not carry it.
+    ranked = definition.orchestration_pattern is Pattern.HIERARCHICAL
     tasks = []
     for index, planned in enumerate(plan.tasks):
         task = by_id[planned.id]
@@ -42,7 +42,8 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
                 triggers=tuple(_trigger(trigger) for trigger in task.triggers) if task.triggers else (),
                 reuse=task.reuse,
                 compensation=task.compensation_action,
-                **_for_authority(definition, task),
+                action=task.action if ranked else None,
+                resources=(resources_of(task.input) or ()) if ranked else (),
             )
         )
     roles = {
@@ -57,13 +58,6 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
         compensates=saga.compensation_enabled,
         rolls_back=saga.rollback_on_failure,
     )
-
-
-def _for_authority(definition: WorkflowDefinition, task: TaskDefinition) -> dict[str, Any]:
-    """What a hierarchy must know of a task to say who may do it; others need not carry it."""
-    if definition.orchestration_pattern is not Pattern.HIERARCHICAL:
-        return {}
-    return {"action": task.action, "resources": resources_of(task.input) or ()}
 
 
 def _trigger(trigger: Trigger) -> KernelTrigger:

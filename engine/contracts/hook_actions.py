@@ -13,7 +13,7 @@ ARGUMENT_LENGTH_MAX: Final = 8_192
 COMMAND_LENGTH_MAX: Final = 8_192
 SECRETS_MAX: Final = 20
 
-SECRET_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+SECRET_ID_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"  # noqa: S105 - a pattern, not a secret
 ENVIRONMENT_NAME_PATTERN: Final = r"^[A-Z][A-Z0-9_]{0,63}$"
 
 SecretId = Annotated[str, Field(pattern=SECRET_ID_PATTERN)]

@@ -270,9 +270,7 @@ class PostgresExecutionStore:
             votes = await connection.fetch(
                 self._queries["executions.cast_votes"], tenant, execution_id, *map(list, zip(*where, strict=True))
             ) if where else []  # fmt: skip
-        return rounds_of(
-            [(count["epoch"], count["payload"]) for count in counts], [vote["payload"] for vote in votes]
-        )
+        return rounds_of([(count["epoch"], count["payload"]) for count in counts], [vote["payload"] for vote in votes])
 
     async def last_sequence(self, tenant: str, execution_id: UUID) -> int:
         async with self._database.tenant_connection(tenant) as connection:
