@@ -14,8 +14,9 @@ import engine
 import planner
 import workflows
 from engine.contracts.definition import RetryPolicy
+from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEvent, AuditEventType, InboxBatch, TaskError
-from engine.contracts.kernel import Attempt, Delta, Done, KernelTask, Metrics, TaskResult, TickProposal
+from engine.contracts.kernel import Attempt, Delta, Done, KernelTask, Metrics, Submission, TaskResult, TickProposal
 from engine.contracts.model import Model
 
 EVENT = AgentEvent(type=AgentEventType.TASK_COMPLETED, at_ms=5, task_id="a", result={"x": [1, None]})
@@ -26,6 +27,8 @@ FULL: dict[type[Model], dict[str, Any]] = {
                  "error": TaskError(code="X"), "spawn": ({"id": "b"},)},
     Attempt: {"task_id": "a", "agent_id": "b", "attempt": 3, "host_id": "h"},
     Done: {"task_id": "a", "attempt": 1, "agent_id": "b", "started_at_ms": 1, "at_ms": 2},
+    Submission: {"task_id": "a", "attempt": 1, "at_ms": 2, "result": {"x": 1}, "code": "X", "message": "m"},
+    ExternalEvent: {"event_id": "e", "type": "t", "at_ms": 1, "payload": {"x": [1]}},
     TaskResult: {"task_id": "a", "attempt": 1, "result": {"deep": [{}]}, "result_ref": None},
     AuditEvent: {"type": AuditEventType.TASK_ASSIGNED, "at_ms": 1, "payload": {"task_id": "a"}},
     TickProposal: {"tenant": "t", "execution_id": "e", "workflow_id": "w", "trace_id": "tr", "tick": 1, "base_tick": 0,
