@@ -46,17 +46,17 @@ $(READY): requirements.lock pyproject.toml sdk/pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e sdk
 	@touch $(READY)
 
-demo: setup ## start everything, run the code review (or PATTERN's example), show the result, stop
+demo: setup ## start everything, run the code review (PATTERN=saga: another pattern's example), show the result, stop
 	$(BIN)/python -m examples $(PATTERN) $(DEMO_ARGS)
 
-test: setup ## all tests
+test: setup ## all tests (TEST_WORKERS=, PYTEST_ARGS=)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --cov --cov-report=term \
 		--cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 soak: setup ## the long fault and fuzz runs
 	$(BIN)/python -m pytest -m soak --timeout 0 $(SOAK_ARGS)
 
-up: setup ## start the engine and keep it running; data in .data/
+up: setup ## start the engine and keep it running; data in .data/ (DATA_DIR=, PORT=)
 	$(BIN)/orchestrator up --data-dir $(DATA_DIR) --port $(PORT)
 
 check: setup ## ruff, format, mypy, import-linter
@@ -65,7 +65,7 @@ check: setup ## ruff, format, mypy, import-linter
 	$(BIN)/mypy $(CHECKED_PRESENT)
 	$(BIN)/lint-imports
 
-bench: setup ## benchmarks: a table and JSON
+bench: setup ## benchmarks: a table and JSON (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 format: setup ## let ruff sort imports and format
