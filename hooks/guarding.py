@@ -135,6 +135,9 @@ def _context(request: ErrandRequest, guarded: Guarded, hook: HookDetail, given: 
 def _answer(hook: HookDetail, outcome: ActionOutcome) -> Verdict:
     if outcome.status != "completed":
         return _failed(hook, outcome.error_message or outcome.error_code or outcome.status)
+    if outcome.output_truncated:
+        # What is left of a veto reads like no answer at all, or like another one.
+        return _failed(hook, "its output is longer than what is kept of it")
     try:
         said = orjson.loads(outcome.output)
     except orjson.JSONDecodeError:

@@ -23,7 +23,7 @@ from hooks.actions.outcome import ActionOutcome
 from hooks.actions.paths import check_inside, refuse_links_outwards, relative_to_work_dir, resolve_work_dir
 from hooks.actions.placeholders import check_placeholders, fill, has_placeholder, secret_ids
 from hooks.actions.refusal import refused
-from hooks.actions.repository import check_repository
+from hooks.actions.repository import check_repository, refuse_nested_repositories
 from hooks.actions.results import failed, from_ended, refusal_outcome
 from hooks.actions.tables import curl, git, pytest, ruff
 from hooks.actions.tables.grammar import Argument, CommandTable, Grammar, Kind, Parsed, check_value, parse
@@ -237,7 +237,12 @@ def _prepare(
         value = _filled(argument, context, work_dir, given)
         is_behind = separator_at is not None and index >= separator_at
         (flags if argument.flag else behind if is_behind else before).extend(argument.written(value))
-    masks = check_repository(work_dir, isolated=isolated) if checked.table is git.TABLE else {}
+    masks: Mapping[str, bytes] = {}
+    if checked.table is git.TABLE:
+        masks = check_repository(work_dir, isolated=isolated)
+        # The others are told not to look into them, which a sandbox does not have to take for granted.
+        if checked.parsed.subcommand == "add" or not isolated:
+            refuse_nested_repositories(work_dir)
     if not isolated:
         refuse_links_outwards(work_dir)
     if not before and not behind:

@@ -3,6 +3,8 @@
 A list of what is dangerous would miss something: includes, filters, drivers, aliases, remotes with commands, promisor
 remotes that fetch while one looks. So git sees a configuration that this module wrote. Where no sandbox can lay it
 over the repository's own, a repository whose configuration has other keys than harmless ones is refused.
+
+A repository inside of it has a configuration of its own, and `git add` runs git there. No setting forbids that.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ from typing import Final
 from hooks.actions.refusal import refused
 
 CONFIGURATION_BYTES_MAX: Final = 256 * 1024
+ENTRIES_SEARCHED_MAX: Final = 200_000
 KEPT: Final = {
     "core.repositoryformatversion": re.compile(r"[01]"),
     "core.filemode": re.compile(r"true|false", re.IGNORECASE),
@@ -56,6 +59,22 @@ def check_repository(work_dir: Path, *, isolated: bool) -> dict[str, bytes]:
     if not isolated:
         _refuse_unknown(entries)
     return {".git/config": configuration(entries)}
+
+
+def refuse_nested_repositories(work_dir: Path) -> None:
+    """Raises where git could find another repository, be it a directory, a file or a link."""
+    seen = 0
+    for directory, names, files in os.walk(work_dir, followlinks=False):
+        seen += len(names) + len(files)
+        if seen > ENTRIES_SEARCHED_MAX:
+            raise refused("REPOSITORY_HOSTILE", FIELD, "has too many files to look for other repositories", REMEDY)
+        found = [name for name in (*names, *files) if name.lower() == ".git"]
+        if directory != str(work_dir):
+            if found:
+                path = os.path.relpath(os.path.join(directory, found[0]), work_dir)
+                raise refused("REPOSITORY_HOSTILE", FIELD, f"has another repository: {path[:200]!r}", "remove it")
+        elif ".git" in names:
+            names.remove(".git")
 
 
 def configuration(entries: list[tuple[str, str]]) -> bytes:

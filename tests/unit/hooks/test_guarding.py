@@ -103,6 +103,18 @@ async def test_a_hook_that_fails_means_what_it_says_it_means(bench: Bench, on_er
     assert (await bench.ask()).decision == decision
 
 
+@pytest.mark.parametrize("output", ['{"decision": "veto", "reason": "too lo', '{"decision": "proceed"}', "fine"])
+@pytest.mark.parametrize(("on_error", "decision"), [("veto", "veto"), ("proceed", "proceed")])
+async def test_an_answer_that_was_cut_is_a_failure_whatever_is_left_of_it(
+    bench: Bench, output: str, on_error: str, decision: str
+) -> None:
+    bench.hook("h", on_error=on_error)
+    bench.actions.behave("h", lambda _: good(output).model_copy(update={"output_truncated": True}))
+    verdict = await bench.ask()
+    assert verdict.decision == decision
+    assert ("gave no answer" in verdict.reason) is (decision == "veto")
+
+
 async def test_a_hook_that_is_switched_off_is_not_run_and_counts_as_failed(bench: Bench) -> None:
     bench.hook("h", circuit=HookCircuit(state=CircuitState.OPEN))
     verdict = await bench.ask()

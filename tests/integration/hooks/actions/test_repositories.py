@@ -5,6 +5,7 @@ Each attack is first shown to work on plain git, so that a test cannot pass beca
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ COMMANDS = [
     ["status"],
     ["diff"],
     ["add", "--all"],
+    ["add", "--update"],
+    ["add", "."],
+    ["add", "nested"],
+    ["commit", "-a", "-m", "x"],
     ["log", "-p"],
     ["show", "HEAD"],
     ["commit", "-m", "x"],
@@ -41,7 +46,7 @@ TOUCH = f"touch {PWNED}; cat"
 
 @dataclass(frozen=True)
 class Hostile:
-    configure: Callable[[Path], None]
+    configure: Callable[[Path], object]
     works: bool = True
     """Whether plain git falls for it with the commands above; otherwise it needs more than they do."""
 
@@ -142,6 +147,38 @@ def _promisor(work_dir: Path) -> None:
         path.unlink()
 
 
+def _nested(work_dir: Path) -> Path:
+    """A repository inside of this one, in its index already, with a filter and a file that has to be looked at."""
+    nested = work_dir / "nested"
+    nested.mkdir()
+    _git(nested, "init", "-q", "-b", "main")
+    (nested / "f").write_text("x\n")
+    _git(nested, "add", "f")
+    _git(nested, "commit", "-q", "-m", "x")
+    _git(work_dir, "add", "nested")
+    _both(nested, "* filter=x", '[filter "x"]', f'\tclean = "{TOUCH}"')
+    os.utime(nested / "f", (0, 0))
+    return nested
+
+
+def _git(work_dir: Path, *arguments: str) -> None:
+    subprocess.run(
+        ["git", *arguments], cwd=work_dir, env=PLAIN_ENVIRONMENT, check=True, capture_output=True, timeout=20
+    )
+
+
+def _nested_by_file(work_dir: Path) -> None:
+    nested = _nested(work_dir)
+    (nested / ".git").rename(work_dir / "elsewhere")
+    (nested / ".git").write_text("gitdir: ../elsewhere\n")
+
+
+def _nested_by_link(work_dir: Path) -> None:
+    nested = _nested(work_dir)
+    (nested / ".git").rename(work_dir / "elsewhere")
+    (nested / ".git").symlink_to("../elsewhere")
+
+
 def _hooks_elsewhere(work_dir: Path) -> None:
     _append(work_dir / ".git" / "config", "[core]\n\thooksPath = evil\n")
     _script(work_dir / "evil" / "pre-commit")
@@ -197,6 +234,9 @@ HOSTILE: dict[str, Hostile] = {
     "common directory": Hostile(_as_common_directory),
     "directory that is a repository itself": Hostile(_as_bare),
     "objects that are fetched": Hostile(_promisor),
+    "repository inside": Hostile(_nested),
+    "repository inside by a file": Hostile(_nested_by_file),
+    "repository inside by a link": Hostile(_nested_by_link),
     "pager": Hostile(config("[core]", f'\tpager = "touch {PWNED}; cat"').configure, works=False),
     "pager of a command": Hostile(config("[pager]", f'\tlog = "touch {PWNED}; cat"').configure, works=False),
     "editor": Hostile(config("[core]", f'\teditor = "touch {PWNED}"').configure, works=False),
@@ -259,6 +299,38 @@ async def test_a_hostile_repository_runs_nothing(title: str, setting: SandboxSet
         outcome = await repository.run("git", *command)
         assert outcome.error_code in (None, "EXIT_STATUS", "REPOSITORY_HOSTILE", "WORK_DIRECTORY_INVALID"), outcome
         assert marks(repository) == []
+
+
+@pytest.mark.parametrize("arguments", [["--all"], ["-A"], ["--update"], ["-u"], ["."], ["nested"], ["a.txt"]])
+@pytest.mark.parametrize("setting", ["auto", "off"])
+async def test_adding_is_refused_where_there_is_another_repository(
+    arguments: list[str], setting: SandboxSetting, repository: Bench
+) -> None:
+    """Each is run on a repository that git has to look into: it would run the filter."""
+    repository.setting = setting
+    _nested(repository.work_dir)
+    outcome = await repository.run("git", "add", *arguments)
+    assert (outcome.error_code, outcome.refused) == ("REPOSITORY_HOSTILE", True)
+    assert "nested/.git" in str(outcome.error_message)
+    assert marks(repository) == []
+
+
+@pytest.mark.parametrize("command", [["status"], ["diff"], ["diff", "HEAD"], ["commit", "-a", "-m", "x"]])
+async def test_another_repository_is_not_looked_into_by_the_rest(command: list[str], repository: Bench) -> None:
+    _nested(repository.work_dir)
+    sandbox = await sandbox_of("auto")
+    outcome = await repository.run("git", *command)
+    assert outcome.error_code == (None if sandbox is not None and sandbox.isolates else "REPOSITORY_HOSTILE"), outcome
+    assert marks(repository) == []
+
+
+async def test_a_directory_that_is_too_large_to_be_searched_is_refused(
+    repository: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hooks.actions.repository.ENTRIES_SEARCHED_MAX", 3)
+    outcome = await repository.run("git add a.txt")
+    assert (outcome.error_code, outcome.refused) == ("REPOSITORY_HOSTILE", True)
+    assert "too many files" in str(outcome.error_message)
 
 
 async def test_a_repository_with_filters_is_still_read_in_a_sandbox_and_refused_without(repository: Bench) -> None:
