@@ -71,7 +71,8 @@ class Errands:
     def __init__(self, launch: ExecutionInput, deliver: Callable[[ErrandOutcome], None]) -> None:
         self._launch = launch
         self._deliver = deliver
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, tuple[Errand, asyncio.Task[None]]] = {}
+        """Until a tick has taken the outcome in. One that begins anew under its key is another errand."""
 
     @property
     def under_way(self) -> bool:
@@ -79,16 +80,17 @@ class Errands:
 
     def keep_up(self, state: RunState, *, none_new: bool) -> None:
         """Start what the state says has begun, and stop what it does not know any more."""
-        for key in sorted(self._tasks.keys() - state.errands.keys()):
-            self._tasks.pop(key).cancel()
+        for key in sorted(key for key, (errand, _) in self._tasks.items() if state.errands.get(key) is not errand):
+            self._tasks.pop(key)[1].cancel()
         if none_new:
             return
         for key in sorted(state.errands.keys() - self._tasks.keys())[: max(UNDER_WAY_MAX - len(self._tasks), 0)]:
-            self._tasks[key] = asyncio.create_task(self._run(state.errands[key], state.epoch))
+            errand = state.errands[key]
+            self._tasks[key] = (errand, asyncio.create_task(self._run(errand, state.epoch)))
 
     def stop(self) -> None:
         for key in sorted(self._tasks):
-            self._tasks.pop(key).cancel()
+            self._tasks.pop(key)[1].cancel()
 
     async def _run(self, errand: Errand, epoch: int) -> None:
         kind = ERRAND_KINDS[errand.kind]

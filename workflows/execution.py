@@ -61,6 +61,10 @@ CHAINED_MS_MAX = 1_000
 TIMER_EARLY_MS_MAX = 1_000
 """A timer that is earlier than needed is kept when it is no earlier than that: else it would cost a workflow task."""
 
+IN_VAIN_MS = 100
+"""After a tick that found nothing to do although something was due, the next one waits so long: whatever is wrong then,
+the workflow must not turn in circles within one task."""
+
 TIMER_KEPT_MS = 5_000
 """A timer that is early stays while it is that far away."""
 
@@ -89,6 +93,8 @@ class ExecutionWorkflow:
         self._timer: asyncio.Task[None] | None = None
         self._timer_due_ms = 0
         self._floor_ms = 0
+        self._in_vain = False
+        """The last tick found nothing to do."""
         self._chain_began_ms = 0
         self._asks = 0
         self._error: TerminalError | None = None
@@ -220,6 +226,8 @@ class ExecutionWorkflow:
                 self._chain_began_ms = self._now_ms()
             return
         due_ms = next_due_ms(self._state, self._policy)
+        if due_ms is not None and self._in_vain:
+            due_ms = max(due_ms, self._now_ms() + IN_VAIN_MS)
         if due_ms is not None and due_ms > self._now_ms():
             timer = self._timer
             if timer is None or not self._keeps(timer, due_ms):
@@ -325,7 +333,8 @@ class ExecutionWorkflow:
         taken, self._inbox, self._forced, forced = self._inbox, Inbox(), False, self._forced
         taken.allocation_error, self._hosts_news = self._allocation_error, False
         decision = decide(self._state, self._policy, taken, self._now_ms())
-        if decision.empty and not forced:
+        self._in_vain = decision.empty and not forced
+        if self._in_vain:
             decision.change.undo.rollback()
             return
         burst = self._burst(decision)

@@ -14,6 +14,10 @@ KERNEL_ERRANDS: Final = frozenset({"compensate", "hooks"})
 """Kinds that the kernel itself sends and takes in; all others are the pattern's."""
 
 
+OF_THE_END: Final = frozenset({"/hooks/ending", "/hooks/post_workflow"})
+"""On the board, about the end that an execution was coming to."""
+
+
 class CoordinationTransitions(Moves):
     """One method for each kind of change that a pattern makes."""
 
@@ -79,8 +83,15 @@ class CoordinationTransitions(Moves):
         self._record("errands", errand)
 
     def end_errand(self, key: str) -> None:
+        """One that has only just begun has never been: a stored tick ends errands before it begins others."""
         self.undo.drop(self.state.errands, key)
-        self._record("returned_errands", key)
+        begun = [errand for errand in self.recorded.get("errands", ()) if errand.key != key]
+        if len(begun) == len(self.recorded.get("errands", ())):
+            self._record("returned_errands", key)
+        elif begun:
+            self.recorded["errands"] = begun
+        else:
+            del self.recorded["errands"]
 
     def _note_work(self, i: int, started_at_ms: int, at_ms: int) -> None:
         """An agent was at work."""
@@ -95,5 +106,9 @@ def forget_repeated(state: RunState) -> None:
     state.submitted, state.errands = {}, {}
     if state.board:
         kept = {task_id for task_id, i in state.index.items() if state.tasks[i].phase is Phase.COMPLETED}
-        state.board = {key: value for key, value in state.board.items()
-                       if key.startswith("/") or key.partition("/")[0] in kept}  # fmt: skip
+        state.board = {key: value for key, value in state.board.items() if _stays(key, kept)}
+
+
+def _stays(key: str, kept: set[str]) -> bool:
+    """What was said about the end was said about another end."""
+    return key not in OF_THE_END if key.startswith("/") else key.partition("/")[0] in kept

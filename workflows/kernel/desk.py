@@ -77,9 +77,7 @@ class Desk:
 
     def note(self, i: int, note: Any) -> None:
         """What goes with the task's next attempts as `context`. Raises NoRoomError above `NOTE_BYTES_MAX`."""
-        size_bytes = len(json.dumps(note, ensure_ascii=False).encode("utf-8", "replace"))
-        if size_bytes > NOTE_BYTES_MAX:
-            raise NoRoomError(f"{size_bytes} bytes of context: {NOTE_BYTES_MAX} may go with a task")
+        _check_size(note)
         self.post(note_key(self.state.specs[i].id), note)
 
     def lay_over(self, i: int, values: dict[str, Any]) -> None:
@@ -185,6 +183,8 @@ class Desk:
         state = self.state
         if state.added >= TASKS_DYNAMIC_MAX:
             raise NoRoomError(f"an execution may add {TASKS_DYNAMIC_MAX} tasks")
+        if note is not None:
+            _check_size(note)
         spec = state.specs[about]
         role = state.agents[agent].role if agent is not None else role or spec.role
         asked = KernelTask(
@@ -265,6 +265,12 @@ class Desk:
 def overlay_key(task_id: str) -> str:
     """Where on the board stands what is laid over the input of a task's attempts."""
     return f"{task_id}/overlay"
+
+
+def _check_size(note: Any) -> None:
+    size_bytes = len(json.dumps(note, ensure_ascii=False).encode("utf-8", "replace"))
+    if size_bytes > NOTE_BYTES_MAX:
+        raise NoRoomError(f"{size_bytes} bytes of context: {NOTE_BYTES_MAX} may go with a task")
 
 
 def note_key(task_id: str) -> str:

@@ -242,3 +242,58 @@ def test_whatever_happens_the_deltas_alone_give_the_same_state_and_all_ends(data
     assert run.state.closed
     if run.state.status is ExecutionStatus.COMPLETED:
         assert all(run.phase(t.id) is Phase.COMPLETED for t in run.state.plan.tasks)
+
+
+class _Hasty(ReviewPolicy):
+    """Begins an errand for each result, and takes it back when another task has failed in the same tick."""
+
+    def react(self, desk: Desk) -> None:
+        for i in desk.submitted:
+            desk.send(f"look/{desk.state.specs[i].id}", "look", about=i)
+        if any(desk.state.submitted[i].failed for i in desk.submitted):
+            desk._change.end_errand("look/a")
+
+
+def test_an_errand_that_begins_and_ends_in_one_tick_has_never_been() -> None:
+    run = Drill(launch_input(task("a"), task("b", retry=RetryPolicy(max_attempts=1))), policy=_Hasty())
+    run.tick()
+    run.receive(run.completed(run.attempt("a")), run.failed(run.attempt("b")))
+    delta = run.tick().delta
+    assert [errand.key for errand in delta.errands] == ["look/b"]
+    assert delta.returned_errands == ()
+
+
+def test_context_above_its_limit_leaves_no_task_behind() -> None:
+    class Verbose(Policy):
+        coordinates = True
+
+        def judges(self, state: RunState, i: int) -> bool:
+            return True
+
+        def react(self, desk: Desk) -> None:
+            for i in desk.submitted:
+                with pytest.raises(NoRoomError):
+                    desk.ask(i, "too-much", role="worker", action="read", note="x" * 70_000)
+                desk.accept(i)
+
+    run = Drill(launch_input(task("a")), policy=Verbose())
+    run.tick()
+    run.receive(run.completed(run.attempt("a")))
+    run.tick()
+    assert "too-much" not in run.state.index
+    assert run.state.status is ExecutionStatus.COMPLETED
+
+
+def test_what_was_said_about_an_end_does_not_outlive_going_back() -> None:
+    run = drill(task("a"))
+    run.tick()
+    run.receive(run.completed(run.attempt("a"), "text"))
+    run.tick()
+    run.state.board["/hooks/ending"] = run.twin.board["/hooks/ending"] = True
+    run.state.board["/kept"] = run.twin.board["/kept"] = 1
+    run.control("pause")
+    run.tick()
+    run.rewind_to("00000000-0000-4000-8000-000000000009", "a")
+    run.tick()
+    assert "/hooks/ending" not in run.state.board
+    assert run.state.board["/kept"] == 1
