@@ -109,7 +109,7 @@ async def test_a_handoff_with_a_judge_lasts_through_pauses_and_new_runs(bench: B
         if task.role == "expert":
             first = task.context["result"]["context"]["n"] % 3 == 0 and not task.task_id.endswith("-2")
             return {"verdict": "reject" if first else "accept", "feedback": "once more"}
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
         return {"context": {"n": int(task.task_id[1:]), f"of_{task.task_id}": task.attempt}}
 
     await with_agent(bench, agent)
@@ -167,7 +167,7 @@ async def test_a_review_sends_back_reassigns_and_adds_tasks(bench: Bench) -> Non
 
 async def test_reviews_last_through_a_pause_and_new_runs(bench: Bench) -> None:
     async def agent(task: Task) -> Any:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
         if task.role == "lead":
             return {"verdict": "accept" if task.context["attempt"] > 1 else "reject"}
         return task.attempt

@@ -91,8 +91,8 @@ async def watched(
     async with AsyncExitStack() as stack:
         made: list[Bridge] = []
 
-        def make(*arguments: Any) -> Bridge:
-            made.append(Bridge(*arguments))
+        def make(*arguments: Any, **options: Any) -> Bridge:
+            made.append(Bridge(*arguments, **options))
             return made[-1]
 
         monkeypatch.setattr("worker.Bridge", make)

@@ -114,7 +114,10 @@ async def test_tenants_with_the_same_execution_id_are_apart(client: Client, sett
         await launcher.signal(tenant + "-x", execution_id, "cancel")
 
 
-async def test_a_pattern_that_nothing_carries_out_is_refused(client: Client, settings: Settings, tenant: str) -> None:
+async def test_a_pattern_that_nothing_carries_out_is_refused(
+    client: Client, settings: Settings, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.temporal.launcher.WORKFLOW_TYPES", {"supervisor": "SupervisorWorkflow"})
     with pytest.raises(UnsupportedPatternError, match="swarm"):
         await TemporalLauncher(client, settings).launch(launch_of(tenant, uuid4(), pattern="swarm"))
 
