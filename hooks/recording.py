@@ -1,7 +1,7 @@
 """What hook workers have done, written together: many runs cost one statement, and a slow disk slows nobody's hook.
 
 Runs come before the end of their entry, and an entry is only gone when its runs are recorded. So a worker that dies in
-between leaves an entry that another takes up, and finds what was recorded.
+between, or an outage that lasts too long, leaves an entry that somebody takes up, and finds what was recorded.
 """
 
 import asyncio
@@ -33,13 +33,30 @@ class Acknowledge(Protocol):
     async def acknowledge(self, runs: Sequence[QueuedRun]) -> None: ...
 
 
+@dataclass(eq=False, slots=True)
+class Work:
+    """One carrying out of an entry, whose runs and whose end may be written apart."""
+
+    queued: QueuedRun
+    unrecorded: bool = False
+    """A run of it could not be recorded, so it is not done with."""
+
+    @property
+    def is_left(self) -> bool:
+        """To its lease; runs that somebody waited for are answered, and never repeated."""
+        return self.unrecorded and self.queued.key is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run to record, or an entry that is done with."""
+    """A run to record; without one, an entry that is done with."""
 
-    tenant: str
+    work: Work
     run: HookRun | None = None
-    queued: QueuedRun | None = None
+
+    @property
+    def tenant(self) -> str:
+        return self.work.queued.tenant
 
 
 class HookRecorder:
@@ -78,22 +95,27 @@ class HookRecorder:
         await self._waiting.join()
 
     async def _write(self, batch: Sequence[Ended]) -> None:
-        for (tenant, _), runs in _grouped(batch).items():
-            await self._patiently("record", partial(self._record, tenant, runs))
-        done = [item for item in batch if item.queued is not None]
-        for tenant in sorted({item.tenant for item in done}):
-            keys = [item.queued.key for item in done if item.tenant == tenant and item.queued and item.queued.key]
+        for (tenant, _), group in _grouped(batch).items():
+            runs = [run for _, run in group]
+            if not await self._patiently("record", partial(self._record, tenant, runs)):
+                log.error("hooks.left_unrecorded", tenant=tenant, runs=[str(run.execution_id) for run in runs])
+                for work, _ in group:
+                    work.unrecorded = True
+        ended = [item.work for item in batch if item.run is None]
+        done = [work.queued for work in ended if not work.is_left]
+        for tenant in sorted({queued.tenant for queued in done}):
+            keys = [queued.key for queued in done if queued.tenant == tenant and queued.key is not None]
             if keys:
                 await self._patiently("finish", partial(self._deliveries.finish, tenant, keys))
-        queued = [item.queued for item in done if item.queued is not None]
-        if queued:
+        if done:
             try:
-                await self._reader.acknowledge(queued)
+                await self._reader.acknowledge(done)
             except EngineError as error:
                 # They come again, and are found done.
-                log.warning("hooks.not_acknowledged", entries=len(queued), error=error.message)
-            for item in queued:
-                self._finished(item)
+                log.warning("hooks.not_acknowledged", entries=len(done), error=error.message)
+        for work in ended:
+            # What is left is not this worker's any more either: nobody renews its lease.
+            self._finished(work.queued)
 
     async def _record(self, tenant: str, runs: Sequence[HookRun]) -> None:
         answer: RecordedRuns = await self._deliveries.record(tenant, runs)
@@ -116,24 +138,26 @@ class HookRecorder:
             message = {"sequence": answer.last_sequence}
             await self._feed.nudge(tenant, str(runs[0].workflow_execution_id), message)
 
-    async def _patiently(self, what: str, call: Callable[[], Awaitable[None]]) -> None:
-        """An outage is sat out for a while; then the entries are left to whoever takes them up next."""
+    async def _patiently(self, what: str, call: Callable[[], Awaitable[None]]) -> bool:
+        """False when an outage was sat out for too long: whoever takes the entries up next does it again. What can
+        never be written is over: doing it again would not help."""
         for _ in range(TRIES_MAX):
             try:
                 await call()
             except EngineError as error:
                 log.warning("hooks.not_recorded", what=what, error=error.message)
                 if not error.transient:
-                    return
+                    return True
                 await asyncio.sleep(TRY_AGAIN_SECONDS)
             else:
-                return
+                return True
+        return False
 
 
-def _grouped(batch: Sequence[Ended]) -> dict[tuple[str, UUID | None], list[HookRun]]:
+def _grouped(batch: Sequence[Ended]) -> dict[tuple[str, UUID | None], list[tuple[Work, HookRun]]]:
     """In one order, so that two recorders do not wait for each other."""
-    groups: dict[tuple[str, UUID | None], list[HookRun]] = {}
+    groups: dict[tuple[str, UUID | None], list[tuple[Work, HookRun]]] = {}
     for item in batch:
         if item.run is not None:
-            groups.setdefault((item.tenant, item.run.workflow_execution_id), []).append(item.run)
+            groups.setdefault((item.tenant, item.run.workflow_execution_id), []).append((item.work, item.run))
     return dict(sorted(groups.items(), key=lambda group: (group[0][0], str(group[0][1]))))

@@ -24,7 +24,7 @@ from engine.hook_ports import ClaimedEntry, HookDeliveries, HookStore
 from engine.observability.log import get_logger
 from engine.ports import PayloadStore
 from engine.settings import Settings
-from hooks.recording import Ended, Feed, HookRecorder
+from hooks.recording import Ended, Feed, HookRecorder, Work
 from hooks.requests import RequestDesk
 from hooks.running import WORKER_LOST, Actions, context_of, record_of, run_hook, run_id_of
 
@@ -81,17 +81,21 @@ class HookWorker:
         self._active: dict[QueuedRun, asyncio.Task[None]] = {}
         self._resting = 0
         self._room = asyncio.Event()
-        self._off_until: dict[UUID, float] = {}
-        """Hooks whose circuit has opened after their entries were taken up."""
+        self._opened_at: dict[UUID, float] = {}
+        """Hooks whose circuit has opened, perhaps after they were read for an entry."""
         self._trials: Counter[UUID] = Counter()
         self._recorder = HookRecorder(sources.deliveries, reader, feed, self._switched_off, self._finished)
-        self._requests = RequestDesk(sources.store, queue, actions, self._recorder, self._slots)
+        self._requests = RequestDesk(
+            sources.store, queue, actions, self._recorder, self._slots, enabled=settings.hooks_enabled
+        )
 
     async def run(self) -> None:
         """Until cancelled; what is under way then gets a moment to end, and the rest goes to others."""
         recording = asyncio.create_task(self._recorder.run(), name="hook-recorder")
         try:
-            await run_together([self._read, self._look_after])
+            # A recorder that has ended would let this worker run hooks that nobody ever records. It goes on while the
+            # worker stops, so it is not one of the jobs itself.
+            await run_together([self._read, self._look_after, lambda: asyncio.shield(recording)])
         finally:
             # Whoever ends this may cancel again and again: stopping takes its time all the same.
             stopping = asyncio.ensure_future(self._stop(recording))
@@ -107,7 +111,8 @@ class HookWorker:
         await end_all(tasks)
         try:
             async with asyncio.timeout(STOP_SECONDS):
-                await self._recorder.flush()
+                if not recording.done():
+                    await self._recorder.flush()
                 for tenant in sorted(tenants):
                     await self._deliveries.release(tenant, self._worker_id)
                 await self._reader.leave()
@@ -158,13 +163,14 @@ class HookWorker:
             await self._reader.acknowledge(others)
         if not mine:
             return
+        read_at = time.monotonic()
         hooks = await self._hooks(tenant, claimed)
         again = [run_id_of(tenant, c.key, hook_id) for c in claimed if c.claims > 1 for hook_id in c.entry.hooks]
         recorded = await self._deliveries.recorded(tenant, again) if again else frozenset()
         for queued in taken:
             item = mine.pop(queued.key, None) if queued.key is not None else None
             if item is not None:
-                self._start(queued, self._carry_out(queued, item, hooks, recorded))
+                self._start(queued, self._carry_out(queued, item, hooks, recorded, read_at))
 
     async def _hooks(self, tenant: str, claimed: Sequence[ClaimedEntry]) -> dict[UUID, HookDetail]:
         """As they are now: a hook that was changed, disabled or deleted meanwhile does not run as it was."""
@@ -196,8 +202,9 @@ class HookWorker:
         claimed: ClaimedEntry,
         hooks: Mapping[UUID, HookDetail],
         recorded: frozenset[UUID],
+        read_at: float,
     ) -> None:
-        entry, tenant = claimed.entry, queued.tenant
+        entry, tenant, work = claimed.entry, queued.tenant, Work(queued)
         result, values = await self._facts_of(tenant, claimed)
         skipped = []
         for hook_id in entry.hooks:
@@ -205,8 +212,8 @@ class HookWorker:
             if hook is None or run_id in recorded:
                 continue
             if claimed.claims > CLAIMS_MAX:
-                await self._recorder.put(Ended(tenant, run=_lost(hook, run_id, claimed)))
-            elif self._is_off(hook):
+                await self._recorder.put(Ended(work, _lost(hook, run_id, claimed)))
+            elif self._is_off(hook, read_at):
                 skipped.append(hook_id)
             else:
                 context = context_of(tenant, entry, hook, result, values)
@@ -216,11 +223,11 @@ class HookWorker:
                     hook, run_id, outcome, runs, execution_id=execution_id, trace_id=entry.trace_id,
                     subject=entry.subject, trigger=entry.trigger,
                 )  # fmt: skip
-                await self._recorder.put(Ended(tenant, run=run))
+                await self._recorder.put(Ended(work, run))
         if skipped:
             log.info("hook.skipped", tenant=tenant, hook_ids=[str(hook_id) for hook_id in skipped])
             await self._deliveries.skipped(tenant, skipped)
-        await self._recorder.put(Ended(tenant, queued=queued))
+        await self._recorder.put(Ended(work))
 
     async def _run(self, hook: HookDetail, context: Any) -> Any:
         self._trials[hook.hook_id] += 1
@@ -240,8 +247,10 @@ class HookWorker:
         finally:
             self._resting -= 1
 
-    def _is_off(self, hook: HookDetail) -> bool:
-        if time.monotonic() < self._off_until.get(hook.hook_id, 0.0):
+    def _is_off(self, hook: HookDetail, read_at: float) -> bool:
+        """What was read after the opening says itself whether it is still off: somebody may have enabled it."""
+        opened_at = self._opened_at.get(hook.hook_id)
+        if opened_at is not None and read_at <= opened_at and time.monotonic() < opened_at + self._circuit_seconds:
             return True
         state = hook.circuit.state
         # One trial at a time shows whether it works again.
@@ -249,8 +258,8 @@ class HookWorker:
 
     def _switched_off(self, _tenant: str, hook_id: UUID) -> None:
         now = time.monotonic()
-        self._off_until = {hook: until for hook, until in self._off_until.items() if until > now}
-        self._off_until[hook_id] = now + self._circuit_seconds
+        self._opened_at = {hook: at for hook, at in self._opened_at.items() if at + self._circuit_seconds > now}
+        self._opened_at[hook_id] = now
 
     async def _facts_of(self, tenant: str, claimed: ClaimedEntry) -> tuple[Any, dict[str, Any]]:
         """A result that is stored apart; what came with a session event."""

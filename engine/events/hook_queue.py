@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import UUID
 
@@ -45,6 +45,8 @@ class QueuedRun:
     entry_id: str
     key: DeliveryKey | None = field(compare=False)
     request: dict[str, Any] | None = field(compare=False)
+    deliveries: int = field(default=1, compare=False)
+    """How often it was given to a reader, as far as it is known: counted for requests that were taken over."""
 
     @property
     def stream(self) -> str:
@@ -82,9 +84,12 @@ class RedisHookQueue:
             log.warning("hooks.nudge_lost", tenant=tenant, error=str(error))
 
     async def ask(self, tenant: str, request: dict[str, Any], timeout_seconds: float) -> dict[str, Any] | None:
-        """Have a hook worker run something now; None when none answers in time. Raises UnavailableError."""
+        """Have a hook worker run something now; None when none answers in time. Raises UnavailableError.
+
+        The request says until when it is waited for, by the clocks of the machines."""
         reply_key = keys.hooks_reply(tenant, str(request["request_id"]))
-        fields: dict[Any, Any] = {"request": orjson.dumps(request)}
+        deadline_ms = round((time.time() + timeout_seconds) * 1000)
+        fields: dict[Any, Any] = {"request": orjson.dumps(request | {"deadline_ms": deadline_ms})}
         try:
             await self._redis.sadd(keys.HOOK_TENANTS, tenant)
             await self._redis.xadd(keys.hooks_queue(tenant, 0), fields, maxlen=ENTRIES_MAX, approximate=True)
@@ -157,7 +162,11 @@ class HookQueueReader:
                     stream, keys.HOOK_GROUP, self._worker_id, min_idle_time=idle_ms, count=TAKE_OVER_MAX
                 )
                 taken += [_queued(tenant, band, entry_id, fields) for entry_id, fields in reply[1]]
-        return taken
+        return [run if run.request is None else await self._counted(run) for run in taken]
+
+    async def _counted(self, run: QueuedRun) -> QueuedRun:
+        found: Any = await self._redis.xpending_range(run.stream, keys.HOOK_GROUP, run.entry_id, run.entry_id, 1)
+        return replace(run, deliveries=int(found[0]["times_delivered"])) if found else run
 
     async def keep(self, runs: Sequence[QueuedRun]) -> None:
         """They are still being worked on."""

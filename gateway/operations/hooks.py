@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, Final, Protocol, get_type_hints
+from typing import Annotated, Any, Final, Protocol, TypeVar, get_type_hints
 from uuid import UUID, uuid4
 
 import orjson
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from engine.contracts.definition import Text
 from engine.contracts.hook_actions import HookAction
@@ -44,6 +44,8 @@ from hooks.matching import check_pattern
 CONTEXT_BYTES_MAX: Final = 64 * 1024
 ANSWER_SECONDS: Final = 5.0
 """Beside the hook's own time."""
+
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def _flag(value: object) -> object:
@@ -141,29 +143,35 @@ class HookRequests(HookQueue, Protocol):
 
 def parse_hook(given: dict[str, Any]) -> NewHook:
     """Raises InvalidHookTriggerError, InvalidHookActionError, InvalidParametersError."""
-    trigger = given.get("trigger")
-    if trigger is not None and trigger not in set(HookTrigger):
-        raise InvalidHookTriggerError("there is no such trigger", supported=[item.value for item in HookTrigger])
-    try:
-        hook = NewHook.model_validate(given)
-    except ValidationError as error:
-        errors = located(error)
-        if any(item["location"].split(".")[0].split("[")[0] == "action" for item in errors):
-            raise InvalidHookActionError("the action is not valid", errors=errors) from error
-        raise InvalidParametersError("the parameters are not valid", errors=errors) from error
+    hook = _checked(NewHook, given)
     if hook.event_pattern is not None:
         check_pattern(hook.event_pattern)
     return hook
 
 
+def _checked(model: type[Checked], given: dict[str, Any]) -> Checked:
+    trigger = given.get("trigger")
+    if trigger is not None and trigger not in set(HookTrigger):
+        raise InvalidHookTriggerError("there is no such trigger", supported=[item.value for item in HookTrigger])
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        errors = located(error)
+        if any(item["location"].split(".")[0].split("[")[0] == "action" for item in errors):
+            raise InvalidHookActionError("the action is not valid", errors=errors) from error
+        raise InvalidParametersError("the parameters are not valid", errors=errors) from error
+
+
 def parse_update(given: dict[str, Any]) -> tuple[UUID, dict[str, Any]]:
-    """The id, and what is to be changed; both are checked once more together with what stays."""
+    """The id, and what is to be changed. Each value is checked here, before the log of operations is told of any, and
+    once more together with what stays."""
     reference = parse_parameters(HookReference, {"hook_id": given.get("hook_id")})
     changes = {name: value for name, value in given.items() if name != "hook_id"}
     unknown = sorted(changes.keys() - NewHook.model_fields.keys())
     if unknown or not changes:
         message = f"unknown: {', '.join(unknown)[:200]}" if unknown else "nothing is to be changed"
         raise InvalidParametersError(message, errors=[{"code": "INVALID", "location": "", "message": message}])
+    _checked(UpdateHook, given)
     return reference.hook_id, changes
 
 

@@ -5,6 +5,7 @@ audit cannot differ between them.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from engine.security.principal import Principal
 ERRORS_REPORTED_MAX: Final = 100
 AUDIT_TIMEOUT_SECONDS: Final = 5.0
 SUBJECT_LENGTH_MAX: Final = 255
+DETAILS_BYTES_MAX: Final = 16 * 1024
+DETAIL_NAMES_MAX: Final = 50
 ADDING_LOAD: Final = frozenset({"workflow.execute", "execution.send_event"})
 PRESSURE_RETRY_SECONDS: Final = 5
 
@@ -154,7 +157,7 @@ class Operations:
             caller.principal.require(operation.permission)
             parameters = operation.parse(given)
             if operation.details is not None:
-                details = operation.details(parameters)
+                details = _capped(operation.details(parameters))
             await self._check_load(name)
             result = await operation.run(caller, parameters)
             outcome = "ok"
@@ -200,6 +203,14 @@ class Operations:
             # What was done is done: failing the request now would report the wrong outcome.
             fields = record.model_dump(mode="json")
             self._logger.error("operation_not_recorded", tenant=caller.tenant, error=repr(error), **fields)
+
+
+def _capped(details: dict[str, Any]) -> dict[str, Any]:
+    """The log keeps every record, so none may be large: of one that is, it keeps what was named."""
+    size = len(json.dumps(details, ensure_ascii=False, default=str).encode("utf-8", "replace"))
+    if size <= DETAILS_BYTES_MAX:
+        return details
+    return {"omitted_bytes": size, "fields": [name[:SUBJECT_LENGTH_MAX] for name in details][:DETAIL_NAMES_MAX]}
 
 
 def _text(value: Any) -> str | None:

@@ -8,7 +8,9 @@ from uuid import UUID, uuid4
 
 from engine.contracts.hook_actions import HookAction
 from engine.contracts.hooks import (
+    CircuitState,
     DeliveryKey,
+    HookCircuit,
     HookDetail,
     HookEntry,
     HookExecution,
@@ -108,7 +110,7 @@ class FakeHookStore:
         return self.replace(tenant, hook_id, **dict(hook))
 
     async def enable(self, tenant: str, hook_id: UUID, *, enabled: bool) -> HookDetail:
-        return self.replace(tenant, hook_id, enabled=enabled)
+        return self.replace(tenant, hook_id, enabled=enabled, circuit=HookCircuit())
 
     async def delete(self, tenant: str, hook_id: UUID) -> None:
         self._row(tenant, hook_id)
@@ -220,6 +222,10 @@ class FakeDeliveries:
                 self.hooks.hooks[tenant, run.hook_id] = row.model_copy(
                     update={"execution_stats": HookStatistics(total_executions=stats.total_executions + 1)}
                 )
+        for hook_id in self.switched_off:
+            opened = HookCircuit(state=CircuitState.OPEN, opened_at=datetime.now(UTC))
+            row = self.hooks.hooks[tenant, hook_id]
+            self.hooks.hooks[tenant, hook_id] = row.model_copy(update={"circuit": opened})
         ids = tuple(run.execution_id for run in runs)
         return RecordedRuns(recorded=ids, switched_off=self.switched_off, last_sequence=7)
 

@@ -1,6 +1,7 @@
 """The queues of hook entries on a real server: bands, readers that die, answers, and servers that lose everything."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -108,10 +109,25 @@ async def test_a_run_that_somebody_waits_for_is_asked_for_and_answered(
     queue, reader = RedisHookQueue(redis), HookQueueReader(redis, blocking_redis, "me")
     asking = asyncio.create_task(queue.ask(tenant, {"request_id": "r1", "hook_id": "h"}, DEADLINE_SECONDS))
     [run] = await taken(reader, 1)
+    assert run.request is not None
+    assert time.time() * 1000 < run.request.pop("deadline_ms") <= (time.time() + DEADLINE_SECONDS) * 1000
     assert run.request == {"request_id": "r1", "hook_id": "h"}
     await queue.reply(tenant, "r1", {"status": "completed"})
     assert await asking == {"status": "completed"}
     assert await queue.ask(tenant, {"request_id": "r2"}, 0.1) is None
+
+
+async def test_a_request_says_how_many_readers_have_had_it(redis: Redis, blocking_redis: Redis, tenant: str) -> None:
+    queue = RedisHookQueue(redis)
+    dead, alive = HookQueueReader(redis, blocking_redis, "dead"), HookQueueReader(redis, blocking_redis, "alive")
+    assert await queue.ask(tenant, {"request_id": "r1"}, 0.05) is None
+    [first] = await taken(dead, 1)
+    await alive.take(1)
+    await dead.keep([first])
+    [second] = await alive.take_over(0)
+    [third] = await dead.take_over(0)
+    assert (first.deliveries, second.deliveries, third.deliveries) == (1, 2, 3)
+    assert first == second == third
 
 
 async def test_a_server_that_was_emptied_gets_its_groups_again(

@@ -133,6 +133,37 @@ async def test_an_update_changes_what_it_names_and_is_checked_as_a_whole(client:
     assert details["action"]["command"] == "git push"
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"action": {"type": "command", "command": "curl", "secrets": {"TOKEN": "hunter2!"}}},
+        {"action": "hunter2!"},
+        {"name": "hunter2!\n"},
+        {"enabled": "hunter2!"},
+        {"trigger": "hunter2!"},
+        {"event_pattern": "hunter2!" * 100},
+    ],
+)
+async def test_values_that_are_not_valid_reach_no_log_of_operations(
+    client: Client, gateway: Gateway, changes: dict[str, Any]
+) -> None:
+    made = await client.result("hooks.register", hook())
+    assert (await client.http.patch(f"/api/v1/hooks/{made['hook_id']}", json=changes)).status_code == 400
+    _, record = gateway.log.records[-1]
+    assert (record.operation, record.subject_id, record.details) == ("hooks.update", made["hook_id"], {})
+    assert record.outcome != "ok"
+
+
+async def test_large_values_are_only_named_in_the_log_of_operations(client: Client, gateway: Gateway) -> None:
+    action = {"type": "command", "command": "ruff", "args": ["x" * 8_000] * 3}
+    made = await client.result("hooks.register", hook(action=action))
+    await client.result("hooks.update", {"hook_id": made["hook_id"], "action": action, "priority": 1})
+    registered, updated = (record.details for _, record in gateway.log.records)
+    assert registered["omitted_bytes"] > 24_000
+    assert set(registered["fields"]) >= {"name", "trigger", "action"}
+    assert updated["fields"] == ["action", "priority"]
+
+
 async def test_hooks_are_disabled_enabled_and_deleted(client: Client, gateway: Gateway) -> None:
     made = await client.result("hooks.register", hook())
     path = f"/api/v1/hooks/{made['hook_id']}"

@@ -48,9 +48,11 @@ class FakeReader:
         self.failures: list[Exception] = []
         self._count = 0
 
-    def add(self, key: DeliveryKey | None, request: dict[str, Any] | None = None, band: int = 1) -> QueuedRun:
+    def add(
+        self, key: DeliveryKey | None, request: dict[str, Any] | None = None, band: int = 1, deliveries: int = 1
+    ) -> QueuedRun:
         self._count += 1
-        queued = QueuedRun(TENANT, band, f"{self._count}-0", key, request)
+        queued = QueuedRun(TENANT, band, f"{self._count}-0", key, request, deliveries)
         self.waiting.append(queued)
         return queued
 
@@ -457,7 +459,8 @@ async def test_stopping_lets_what_is_under_way_end_and_gives_the_rest_to_others(
 
 
 def request(hook_id: object, context: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"request_id": "r1", "hook_id": str(hook_id), "context": context or {}}
+    deadline_ms = round((time.time() + DEADLINE_SECONDS) * 1000)
+    return {"request_id": "r1", "hook_id": str(hook_id), "context": context or {}, "deadline_ms": deadline_ms}
 
 
 async def test_a_run_that_somebody_waits_for_happens_once_and_is_answered(bench: Bench) -> None:
