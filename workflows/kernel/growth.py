@@ -167,9 +167,10 @@ class GraphTransitions(Moves):
         saved, loads = dict(state.__dict__), {agent_id: a.load for agent_id, a in state.agents.items()}
         self.undo.on_rollback(lambda: _restore(state, saved, loads))
         again = {state.index[task_id] for task_id in item.tasks}
+        settled = _settled_with_owner(state, again)
         state.tasks = [TaskRun.from_list(run.to_list()) for run in state.tasks]
         for i, run in enumerate(state.tasks):
-            if i in again or run.phase is not Phase.COMPLETED:
+            if (i in again or run.phase is not Phase.COMPLETED) and i not in settled:
                 run.phase, run.failures, run.losses, run.agent_id = Phase.PENDING, 0, 0, None
                 run.riding = False
         state.triggered, state.kept = dict(state.triggered), dict(state.kept)
@@ -231,6 +232,17 @@ def dropped_by_rewind(state: RunState, again: Iterable[str]) -> tuple[str, ...]:
         if not stays:
             dropped.update(range(growth.first, growth.first + growth.size))
     return tuple(state.specs[i].id for i in sorted(dropped))
+
+
+def _settled_with_owner(state: RunState, again: set[int]) -> set[int]:
+    """The pattern's own tasks that are over, asked for one that stays completed: nobody would judge them again."""
+    found: set[int] = set()
+    for growth in state.growth:
+        if growth.owner in again or state.tasks[growth.owner].phase is not Phase.COMPLETED:
+            continue
+        added = range(growth.first, growth.first + growth.size)
+        found.update(i for i in added if state.specs[i].asked and state.tasks[i].phase.over)
+    return found
 
 
 def _settled(phase: Phase) -> bool:

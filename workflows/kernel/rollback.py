@@ -29,9 +29,6 @@ from workflows.kernel.transitions import Transitions
 from workflows.kernel.undoing import UNFINISHED, UndoRun, UndoState
 
 COMPENSATE: Final = "compensate"
-SIDE_BY_SIDE_MAX: Final = 50
-"""Steps that are undone at once."""
-
 NAMES_MAX: Final = 1_000
 """Tasks that `error_details` names."""
 
@@ -158,18 +155,16 @@ class Rollback:
     def _startable(self, undoing: UndoState) -> list[str]:
         """Steps to begin now. One after the other, unless the definition wants independent ones side by side."""
         under_way = [run for run in undoing.runs.values() if run.status in ("running", "delayed")]
-        room = SIDE_BY_SIDE_MAX - sum(run.status == "running" for run in under_way)
         due = [run for run in under_way if run.status == "delayed" and run.due_ms <= self._change.at_ms]
-        if not undoing.item.side_by_side:
-            room = 1
-            if under_way:
-                return [run.step.task_id for run in due][:room]
+        room = undoing.room()
+        if under_way and not undoing.item.side_by_side:
+            return [run.step.task_id for run in due][:room]
         found = [run.step.task_id for run in due]
         blocked = _blocked(self.state, undoing) if len(undoing.runs) > 1 and self._needs_order(undoing) else set()
         found += [
             task_id for task_id, run in undoing.runs.items() if run.status == "waiting" and task_id not in blocked
         ]
-        return found[: max(room, 0)]
+        return found[:room]
 
     @staticmethod
     def _needs_order(undoing: UndoState) -> bool:

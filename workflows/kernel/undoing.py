@@ -11,6 +11,9 @@ UNFINISHED: Final = 0
 DOUBTFUL: Final = -1
 """It has not completed, but may have been done."""
 
+SIDE_BY_SIDE_MAX: Final = 50
+"""Steps that are undone at once."""
+
 UndoStatus = Literal["waiting", "running", "delayed", "undone", "failed"]
 
 
@@ -48,7 +51,15 @@ class UndoState:
         self.item = item
         self.runs = {step.task_id: UndoRun(step) for step in item.steps}
 
+    def room(self) -> int:
+        """Steps that may be begun now."""
+        places = SIDE_BY_SIDE_MAX if self.item.side_by_side else 1
+        return max(places - len(self.running()), 0)
+
     def next_due_ms(self) -> int | None:
+        """While there is no room, what is due waits for an outcome, not for a time."""
+        if not self.room():
+            return None
         return min((run.due_ms for run in self.runs.values() if run.status == "delayed"), default=None)
 
     def running(self) -> list[str]:

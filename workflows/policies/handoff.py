@@ -45,8 +45,7 @@ class HandoffPolicy(Policy):
 
     def react(self, desk: Desk) -> None:
         for i in sorted(_taken(desk.state)):
-            why = f"the context is too large where branches meet; at most {self.config.context_bytes_max} bytes"
-            desk.fail(i, CONTEXT_TOO_LARGE, why)
+            desk.fail(i, CONTEXT_TOO_LARGE, self._too_large())
         for i in desk.submitted:
             if desk.is_submitted(i):
                 self._ended(desk, i)
@@ -82,7 +81,7 @@ class HandoffPolicy(Policy):
             spec = state.specs[i]
             if not spec.asked and note_key(spec.id) not in state.board:
                 note = self.travel.note(state, i, baton_of(state, spec.id))
-                if size_bytes(note["context"]) > self.config.context_bytes_max:
+                if not self._fits(note):
                     desk.take(i)  # and in the next tick it fails: what is taken in a tick is not given up in it
                 else:
                     desk.note(i, note)
@@ -178,6 +177,9 @@ class HandoffPolicy(Policy):
             "verdicts": list(VERDICTS),
             "context": self._context(desk, baton),
         }
+        if not self._fits(note):
+            self._fail(desk, owner, CONTEXT_TOO_LARGE, self._too_large())
+            return
         if problem:
             note["problem"] = problem
         if submission.result_ref is None:
@@ -267,7 +269,9 @@ class HandoffPolicy(Policy):
         task_id = free_task_id(state, spec.id, "hand", baton.hop)
         agent = to if to in state.agents else None
         baton = replace(baton, holder=task_id)
-        note = self.travel.note(state, owner, baton)
+        note = self._note(desk, owner, baton)
+        if note is None:
+            return
         try:
             desk.ask(owner, task_id, agent=agent, role=to, action=spec.id, note=note, alike=True)
         except NoRoomError as error:
@@ -297,9 +301,12 @@ class HandoffPolicy(Policy):
         if baton.rejected > self.travel.station(baton.station).rejections_max:
             self._roll_back(desk, owner, baton, why)
             return
+        note = self._note(desk, owner, baton)
+        if note is None:
+            return
         self._post(desk, owner, baton)
         desk.post(agent_key(baton.holder), submission.agent_id)
-        desk.again(holder, self.travel.note(state, state.index[baton.station], baton), why)
+        desk.again(holder, note, why)
 
     def _roll_back(self, desk: Desk, owner: int, baton: Baton, why: str) -> None:
         """To the last accepted state: whoever handed over last has it again, with the context as that one had it."""
@@ -336,17 +343,19 @@ class HandoffPolicy(Policy):
     def _do_again(self, desk: Desk, owner: int, baton: Baton, agent_id: str) -> None:
         """A holder whose own task is over does it again as a task of the pattern's own."""
         state = desk.state
-        station = state.index[baton.station]
-        spec = state.specs[station]
+        spec = state.specs[state.index[baton.station]]
         task_id = free_task_id(state, baton.station, "again", baton.rolled)
         baton = replace(baton, holder=task_id)
+        note = self._note(desk, owner, baton)
+        if note is None:
+            return
         try:
             desk.ask(
                 owner,
                 task_id,
                 agent=agent_id,
                 action=baton.station,
-                note=self.travel.note(state, station, baton),
+                note=note,
                 timeout_ms=spec.timeout_ms,
                 retry=spec.retry,
                 alike=baton.station,
@@ -358,8 +367,10 @@ class HandoffPolicy(Policy):
         self._post(desk, owner, baton)
 
     def _begin_again(self, desk: Desk, owner: int, baton: Baton) -> None:
-        self._post(desk, owner, baton)
-        desk.again(owner, self.travel.note(desk.state, owner, baton))
+        note = self._note(desk, owner, baton)
+        if note is not None:
+            self._post(desk, owner, baton)
+            desk.again(owner, note)
 
     # Parts ---------------------------------------------------------------------------------------------------
 
@@ -371,6 +382,21 @@ class HandoffPolicy(Policy):
 
     def _context(self, desk: Desk, baton: Baton) -> dict[str, Any]:
         return self.travel.context(desk.state, desk.state.index[baton.station], baton.hop)
+
+    def _note(self, desk: Desk, owner: int, baton: Baton) -> dict[str, Any] | None:
+        """What goes with the next attempt. The context may have grown since the last one, when what it comes from was
+        done again, here or for another branch; above its limit the task is given up, and there is none."""
+        note = self.travel.note(desk.state, desk.state.index[baton.station], baton)
+        if self._fits(note):
+            return note
+        self._fail(desk, owner, CONTEXT_TOO_LARGE, self._too_large())
+        return None
+
+    def _fits(self, note: dict[str, Any]) -> bool:
+        return size_bytes(note["context"]) <= self.config.context_bytes_max
+
+    def _too_large(self) -> str:
+        return f"the context is too large where branches meet; at most {self.config.context_bytes_max} bytes"
 
     def _fail(self, desk: Desk, owner: int, code: str, why: str) -> None:
         """The task is given up; the definition says what follows."""

@@ -16,6 +16,7 @@ from workflows.kernel.desk import Desk
 from workflows.kernel.due import next_due_ms
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import Phase, RunState
+from workflows.kernel.undoing import SIDE_BY_SIDE_MAX
 from workflows.policies.saga import saga_policy
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -210,6 +211,31 @@ def test_a_compensation_that_fails_is_tried_again_by_the_tasks_own_policy() -> N
     run.tick(after_ms=1_000)
     assert errand_of(run, "t1").key == "compensate/t1/2"
     undone(run, "t1")
+    assert error_of(run)["compensation_status"] == "completed"
+
+
+def test_a_retry_that_is_due_waits_for_a_free_place_and_is_begun_before_what_has_not_been_tried() -> None:
+    names = [f"s{n}" for n in range(SIDE_BY_SIDE_MAX + 2)]
+    steps = [step(name, retry=TWICE) for name in names]
+    run = saga(*steps, task("end", tuple(range(len(names))), retry=ONCE), agents=len(names),
+               config={"undo_order": "side_by_side"})  # fmt: skip
+    run.tick()
+    run.receive(*(run.completed(attempt) for attempt in run.in_flight()))
+    run.tick()
+    break_down(run, "end")
+    first, second, *_ = undoing(run)
+    assert len(undoing(run)) == SIDE_BY_SIDE_MAX
+    not_undone(run, first)
+    assert len(undoing(run)) == SIDE_BY_SIDE_MAX, "another has its place"
+    assert next_due_ms(run.state, run.policy) is None
+    run.tick(after_ms=2_000)
+    assert first not in undoing(run)
+    assert next_due_ms(run.state, run.policy) is None, "no time is waited for, only a place"
+    run.continue_as_new()
+    undone(run, second)
+    assert errand_of(run, first).key == f"compensate/{first}/2"
+    while not run.state.closed:
+        undone(run, undoing(run)[0])
     assert error_of(run)["compensation_status"] == "completed"
 
 

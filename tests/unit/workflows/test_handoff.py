@@ -120,6 +120,86 @@ def test_a_context_that_is_too_large_only_where_branches_meet_fails_the_task_the
     assert (run.deltas[-1].error.failed_task, run.deltas[-1].error.details["code"]) == ("c", "CONTEXT_TOO_LARGE")
 
 
+def fails_with(run: Drill, task_id: str, code: str) -> None:
+    error = run.deltas[-1].error
+    assert error is not None
+    assert (error.failed_task, error.details["code"]) == (task_id, code)
+
+
+@pytest.mark.parametrize(("size", "limit"), [(120, 200), (40_000, 48 * 1024)])
+def test_a_context_that_is_too_large_once_a_branch_is_done_again_fails_the_task_that_waits_for_it(
+    size: int, limit: int
+) -> None:
+    run = handoff(task("a"), task("b"), task("c", (0, 1)), rejections_max=0, context_bytes_max=limit)
+    end(run, "b", {"context": {"b": "x" * size}})
+    end(run, "a", {"context": {"a": "small"}})
+    reject(run, "c", 1)
+    end(run, "a-again-1", {"context": {"a": "x" * size}})
+    fails_with(run, "c", "CONTEXT_TOO_LARGE")
+    assert run.state.closed
+
+
+def grown_meanwhile(**stations: Any) -> Drill:
+    """`c` and `d` have the context of `a` and `b`; then `a` is done again for `d`, and is too large for both."""
+    run = handoff(task("a"), task("b"), task("c", (0, 1)), task("d", (0,)), agents=4, context_bytes_max=48 * 1024,
+                  on_failure="finish_branches",
+                  stations={"c": stations.get("c", {}), "d": {"rejections_max": 0}})  # fmt: skip
+    end(run, "b", {"context": {"b": "x" * 40_000}})
+    end(run, "a", {"context": {"a": "small"}})
+    return run
+
+
+def grow(run: Drill) -> None:
+    reject(run, "d", 1)
+    end(run, "a-again-1", {"context": {"a": "x" * 40_000}})
+    assert run.phase("d") is Phase.ASSIGNED
+
+
+def failed_of(run: Drill, task_id: str) -> list[str]:
+    return [item.code for delta in run.deltas for item in delta.failed if item.task_id == task_id]
+
+
+def test_what_would_go_back_with_a_context_that_has_grown_too_large_meanwhile_fails() -> None:
+    run = grown_meanwhile()
+    grow(run)
+    end(run, "c", "text")
+    assert failed_of(run, "c") == ["CONTEXT_TOO_LARGE"]
+    end(run, "d", "text")
+    assert run.state.status is ExecutionStatus.FAILED
+
+
+def test_what_would_be_judged_with_a_context_that_has_grown_too_large_meanwhile_fails() -> None:
+    run = grown_meanwhile(c=JUDGED)
+    grow(run)
+    end(run, "c", {"context": {"b": None}})
+    assert failed_of(run, "c") == ["CONTEXT_TOO_LARGE"]
+    assert "c-judge-1" not in run.state.index
+
+
+def test_what_would_be_handed_on_with_a_context_that_has_grown_too_large_meanwhile_fails() -> None:
+    run = grown_meanwhile(c={**JUDGED, **DESK})
+    end(run, "c", {"handoff_to": "expert"})
+    grow(run)
+    end(run, "c-judge-1", {"verdict": "accept"})
+    assert failed_of(run, "c") == ["CONTEXT_TOO_LARGE"]
+    assert "c-hand-2" not in run.state.index
+
+
+def test_what_would_be_done_again_with_a_context_that_has_grown_too_large_meanwhile_fails_what_waits_for_it() -> None:
+    tasks = (task("a"), task("b"), task("c", (0, 1)), task("d", (0,)), task("e", (2,)))
+    run = handoff(*tasks, agents=4, context_bytes_max=200, on_failure="finish_branches",
+                  stations={name: {"rejections_max": 0} for name in "de"})  # fmt: skip
+    end(run, "b", {"context": {"b": "x" * 120}})
+    end(run, "a", {"context": {"a": "small"}})
+    end(run, "c", {"context": {"b": None}})
+    grow_to = {"context": {"a": "x" * 120}}
+    reject(run, "d", 1)
+    end(run, "a-again-1", grow_to)
+    reject(run, "e", 1)
+    assert failed_of(run, "e") == ["CONTEXT_TOO_LARGE"]
+    assert "c-again-1" not in run.state.index
+
+
 def test_what_goes_with_a_task_fits_however_long_the_history_is() -> None:
     names = [f"{n:02}-" + "n" * 200 for n in range(60)]
     tasks = [task(name, (n - 1,) if n else ()) for n, name in enumerate(names)]

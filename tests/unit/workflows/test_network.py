@@ -6,6 +6,7 @@ import pytest
 
 from engine.contracts.execution import ExecutionStatus
 from tests.unit.workflows.assembly_drill import AssemblyDrill, assembly_input
+from tests.unit.workflows.drill import launch_input, task
 from workflows.kernel.state import Phase
 from workflows.policies.network import NetworkPolicy
 
@@ -327,3 +328,25 @@ def test_more_peers_than_an_execution_may_ask_fail_the_task(monkeypatch: pytest.
     network.tick()
     network.tick()
     assert network.audit("error.occurred")[0]["error_type"] == "TOO_MANY_MEMBERS"
+
+
+def test_going_back_does_not_wake_a_peer_that_was_gone_from_a_conversation_that_stays_over() -> None:
+    launch = launch_input(
+        task("q"), task("r", deps=(0,)), agents=2, pattern_config={"on_peer_failure": "go_on", "start": "all"}
+    )
+    network = AssemblyDrill(launch, NetworkPolicy())
+    network.tick()
+    one, two = network.in_flight()
+    network.receive(network.failed(one, retryable=False))
+    network.say(two, {"state": 2})
+    network.tick()
+    assert (network.phase("q"), network.phase(one.task_id)) == (Phase.COMPLETED, Phase.CANCELLED)
+    network.control("pause", checkpoint_id="c1")
+    network.tick()
+    network.rewind_to("c1")
+    network.tick()
+    assert network.phase(one.task_id) is Phase.CANCELLED
+    network.continue_as_new()
+    network.run(lambda *_: {"state": 1})
+    assert network.state.status is ExecutionStatus.COMPLETED
+    assert network.result("r")["states"] == {"worker-1": 1, "worker-2": 1}

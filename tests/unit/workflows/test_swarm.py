@@ -339,3 +339,26 @@ def test_a_rewind_asks_the_question_anew() -> None:
     assert swarm.state.epoch == 2
     swarm.run(lambda *_: "b")
     assert swarm.result("q")["decision"] == "b"
+
+
+def test_going_back_does_not_ask_again_for_a_question_that_stays_decided() -> None:
+    config = {"early": True, "options": ["a", "b"]}
+    swarm = AssemblyDrill(
+        launch_input(task("q"), task("r", deps=(0,)), agents=5, pattern_config=config), SwarmPolicy(), slots=4
+    )
+    swarm.tick()
+    late = swarm.in_flight()[3:]
+    for attempt in swarm.in_flight()[:3]:
+        swarm.say(attempt, "a")
+    swarm.tick()
+    assert swarm.phase("q") is Phase.COMPLETED
+    swarm.control("pause", checkpoint_id="c1")
+    swarm.tick()
+    swarm.rewind_to("c1")
+    swarm.tick()
+    assert [swarm.phase(attempt.task_id) for attempt in late] == [Phase.CANCELLED, Phase.CANCELLED]
+    assert {attempt.task_id for attempt in swarm.in_flight()} == {f"r[{n}]" for n in range(5)}
+    swarm.continue_as_new()
+    swarm.run(lambda *_: "b")
+    assert swarm.state.status is ExecutionStatus.COMPLETED
+    assert swarm.result("r")["decision"] == "b"
