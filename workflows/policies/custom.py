@@ -10,7 +10,7 @@ from workflows.kernel.desk import Desk
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import RunState
 from workflows.policies.program import Program
-from workflows.policies.program_memory import AWAITED, DUE, Turn, pc_key
+from workflows.policies.program_memory import AWAITED, DUE, Turn, is_programs, pc_key
 from workflows.policies.program_run import Run
 from workflows.policies.program_work import origin
 
@@ -100,11 +100,11 @@ def _due(desk: Desk) -> list[int]:
     if state.kept and state.board.get(AWAITED):
         there = {arrival.type for arrival in state.kept.values()}
         found += [task_id for task_id, kind in sorted(state.board[AWAITED].items()) if kind in there]
-    return [state.index[task_id] for task_id in dict.fromkeys(found) if pc_key(task_id) in state.board]
+    return [state.index[task_id] for task_id in dict.fromkeys(found) if is_programs(state, task_id)]
 
 
 def _times(state: RunState) -> Iterator[tuple[str, int]]:
     """(task id, when it is to be looked at); time in which the execution was paused does not count."""
     for task_id, (began_ms, lasts_ms, paused_before_ms) in sorted((state.board.get(DUE) or {}).items()):
-        if pc_key(task_id) in state.board:
+        if is_programs(state, task_id):
             yield task_id, began_ms + lasts_ms + state.paused_ms - paused_before_ms

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from engine.contracts.patterns.language import VALUE_BYTES_MAX, VALUES_BYTES_MAX
 from workflows.kernel.desk import Desk, note_key
+from workflows.kernel.state import RunState
 from workflows.policies.program import Allowance, Program, ProgramError
 
 DUE: Final = "/due"
@@ -29,6 +30,12 @@ AWAITED: Final = "/awaited"
 def pc_key(task_id: str) -> str:
     """Where a task's place in the program stands; what is there is the program's task."""
     return f"{task_id}/pc"
+
+
+def is_programs(state: RunState, task_id: str) -> bool:
+    """Whether a program runs for the task. What runs again from a checkpoint, or ended otherwise, is no program's."""
+    i = state.index.get(task_id)
+    return i is not None and pc_key(task_id) in state.board and not state.tasks[i].phase.over
 
 
 def size_bytes_of(value: Any) -> int:
@@ -50,9 +57,15 @@ class Schedule:
             self._changes.get(key, {}).pop(task_id, None)
 
     def write(self) -> None:
-        for key, changes in sorted(self._changes.items()):
-            listed = {**(self._desk.get(key) or {}), **changes}
-            self._desk.post(key, {name: value for name, value in listed.items() if value is not None} or None)
+        """Going back to a checkpoint leaves these lists as they were: what they say of others is dropped here."""
+        for key in (AWAITED, DUE):
+            listed = {**(self._desk.get(key) or {}), **self._changes.get(key, {})}
+            kept = {
+                name: value
+                for name, value in listed.items()
+                if value is not None and is_programs(self._desk.state, name)
+            }
+            self._desk.post(key, kept or None)
         self._changes = {}
 
 
@@ -91,6 +104,7 @@ class Memory:
         self.desk.post(f"{self.task_id}/{name}", value)
 
     def begin(self) -> None:
+        self.sleep()
         self.pc = {"s": self.program.logic.start, "in": False, "n": 0, "l": {}, "named": {}, "gs": [], "u": 0,
                    "b": {}}  # fmt: skip
 
@@ -159,8 +173,15 @@ class Memory:
 
     # Times ---------------------------------------------------------------------------------------------------
 
+    @property
+    def paused_ms(self) -> int:
+        """All pauses so far, the one under way included."""
+        state = self.desk.state
+        under_way_ms = 0 if state.paused_at_ms is None else max(self.desk.now_ms - state.paused_at_ms, 0)
+        return state.paused_ms + under_way_ms
+
     def wake_in(self, lasts_ms: int) -> None:
-        self.wake_at(self.desk.now_ms, lasts_ms, self.desk.state.paused_ms)
+        self.wake_at(self.desk.now_ms, lasts_ms, self.paused_ms)
 
     def wake_at(self, began_ms: int, lasts_ms: int, paused_before_ms: int) -> None:
         self.turn.schedule.set(DUE, self.task_id, [began_ms, lasts_ms, paused_before_ms])
@@ -174,11 +195,14 @@ class Memory:
         self.turn.schedule.set(AWAITED, self.task_id, kind)
 
     def is_over(self, seconds: int | None) -> bool:
-        """Whether so much time has gone since the present state was entered, pauses left out."""
-        if seconds is None:
+        """Whether so much time has gone since the present state was entered, pauses left out.
+
+        Never while paused: what comes in then is still in time.
+        """
+        if seconds is None or self.desk.state.paused:
             return False
         began_ms, paused_before_ms = self.pc["t"]
-        due_ms: int = began_ms + seconds * 1000 + self.desk.state.paused_ms - paused_before_ms
+        due_ms: int = began_ms + seconds * 1000 + self.paused_ms - paused_before_ms
         return self.desk.now_ms >= due_ms
 
     # The end -------------------------------------------------------------------------------------------------

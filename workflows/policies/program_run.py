@@ -53,14 +53,19 @@ class Run:
         self.memory.begin()
         wanted = self.memory.lacks()
         if wanted:
-            self.desk.send(f"{self.memory.task_id}/context", CONTEXT_ERRAND, about=self.i, input={"read": wanted})
+            self.desk.send(self._errand_key("context"), CONTEXT_ERRAND, about=self.i, input={"read": wanted})
             self.memory.change(w="context")
         self.memory.keep()
+
+    def _errand_key(self, name: str) -> str:
+        """Another one after going back: the errand may be sent again in the very tick that takes its outcome in."""
+        epoch = self.desk.state.epoch
+        return f"{self.memory.task_id}/{name}" + (f"/{epoch}" if epoch > 1 else "")
 
     def hear(self, key: str, *, ok: bool, value: Any, code: str, message: str) -> None:
         """What came of an errand."""
         waits_for = self.memory.pc.get("w")
-        if key == f"{self.memory.task_id}/context" and waits_for == "context":
+        if key == self._errand_key("context") and waits_for == "context":
             if ok:
                 self.memory.learn(value)
                 self.memory.change(w=None)
@@ -99,9 +104,9 @@ class Run:
             if steps > self.program.logic.steps_max:
                 limit = self.program.logic.steps_max
                 raise ProgramError(STEPS_EXCEEDED, f"the program has entered {limit} states, its steps_max")
-            memory.sleep()
-            memory.change(n=steps, t=[self.desk.now_ms, self.desk.state.paused_ms], w=None)
+            memory.change(n=steps, t=[self.desk.now_ms, memory.paused_ms], w=None)
             memory.change(**{"in": True})
+        memory.sleep()  # a state that waits for a time, or for the next tick, says so each time it is looked at
         self.allowance.enter_state()
         return _STATES[type(state)](self, state)
 
@@ -119,6 +124,7 @@ class Run:
             return
         submission = desk.state.submitted.get(self.i)
         if submission is None:
+            memory.sleep()
             memory.keep()  # its agent still has it
             return
         if end[0] == "fail" and not submission.attempt and submission.at_ms >= desk.now_ms:
@@ -453,7 +459,7 @@ class Run:
             if state.when is None and state.save is None:
                 self._takes(arrival.event_id)
                 return state.next
-            key = f"{memory.task_id}/event/{memory.pc['n']}/{arrival.number}"
+            key = self._errand_key(f"event/{memory.pc['n']}/{arrival.number}")
             desk.send(key, EVENT_ERRAND, about=self.i, input={"event_id": arrival.event_id})
             waits_for = {"seen": arrival.number, "errand": key, "heard": None, "event": arrival.event_id}
         memory.change(w=waits_for)

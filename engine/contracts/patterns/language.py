@@ -74,7 +74,7 @@ class Assign(_Work):
 
     @model_validator(mode="after")
     def _own_work_is_the_tasks(self) -> Self:
-        others = ("role", "agent", "action", "input", "timeout_seconds", "attempts")
+        others = ("role", "agent", "action", "input", "undo", "timeout_seconds", "attempts")
         if self.own and any(getattr(self, field) is not None for field in others):
             raise ValueError(f"own work is the task's as it is defined: leave out {', '.join(others)}")
         if self.note is not None and not self.own:
@@ -137,6 +137,12 @@ class Vote(_Work):
     )
     decided: StateName
     undecided: StateName
+
+    @model_validator(mode="after")
+    def _asks_its_voters(self) -> Self:
+        if self.agent is not None:
+            raise ValueError("a vote asks each of its voters: give voters, and leave agent out")
+        return self
 
 
 class Case(StrictModel):

@@ -596,3 +596,105 @@ def test_the_input_is_looked_up_once_for_all_tasks_that_come_later() -> None:
     stage.answer("b/context", {"results": {"a": 2}})
     decision = stage.tick()
     assert [r.result for r in decision.results] == [[{"x": 1}, {"a": 2}]]
+
+
+def test_what_had_to_wait_for_the_next_tick_is_not_looked_at_for_ever() -> None:
+    logic = program("ask", {"ask": {"do": "assign", "next": "end"}, **DONE})
+    stage = Stage(logic, answering(), *[task(f"t{n}") for n in range(505)])
+    stage.tick()
+    assert stage.policy.next_due_ms(stage.state) is not None
+    stage.tick()
+    assert stage.policy.next_due_ms(stage.state) is None
+    assert "/due" not in stage.state.board
+
+
+@pytest.mark.parametrize("state", [{"do": "gather", "each": "range(6)"}, {"do": "vote", "voters": "agents.worker"}])
+def test_work_whose_input_takes_two_ticks_is_then_only_waited_for(state: dict[str, Any]) -> None:
+    ways = {"decided": "end", "undecided": "end"} if state["do"] == "vote" else {"next": "end"}
+    logic = program("all", {"all": {**state, "input": "{text: config.text}", **ways}, **DONE})
+    stage = Stage(logic, answering("ok"), config={"text": "x" * 50_000}, agents=6)
+    stage.tick()
+    assert stage.policy.next_due_ms(stage.state) is not None
+    for _ in range(3):
+        stage.tick()
+    assert len(stage.in_flight()) == 6
+    assert stage.policy.next_due_ms(stage.state) is None
+
+
+def test_a_wait_that_is_gone_back_behind_is_forgotten() -> None:
+    logic = program("which", {
+        "which": {"do": "route", "cases": [{"when": "task.id == 'a'", "next": "ask"}], "otherwise": "rest"},
+        "ask": {"do": "assign", "next": "end"},
+        "rest": {"do": "wait", "event": "bell", "seconds": 60, "next": "end"},
+        **DONE,
+    })  # fmt: skip
+    stage = Stage(logic, answering(), task("a"), task("b", (0,)))
+    stage.tick()
+    stage.control("checkpoint", checkpoint_id="c")
+    stage.tick()
+    stage.receive(*(stage.completed(attempt) for attempt in stage.in_flight()))
+    stage.tick()
+    assert set(stage.state.board["/due"]) == set(stage.state.board["/awaited"]) == {"b"}
+    stage.control("pause")
+    stage.tick()
+    stage.rewind_to("c", *[spec.id for spec in stage.state.specs])
+    stage.tick()
+    assert not {"/due", "/awaited"} & stage.state.board.keys()
+    assert stage.policy.next_due_ms(stage.state) is None
+
+
+def test_nothing_is_over_while_the_execution_is_paused() -> None:
+    logic = program("all", {"all": {"do": "gather", "each": "[1, 2]", "wait_seconds": 10, "next": "end"}, **DONE})
+    stage = Stage(logic, answering())
+    stage.tick()
+    first, second = stage.in_flight()
+    stage.receive(stage.started(first), stage.started(second))
+    stage.control("pause")
+    stage.tick()
+    stage.receive(stage.completed(first))
+    stage.tick(after_ms=20_000)
+    assert second in stage.in_flight(), "what is not done is not dropped"
+    stage.control("resume")
+    stage.tick()
+    stage.receive(stage.completed(second))
+    stage.tick()
+    assert stage.state.status is ExecutionStatus.COMPLETED
+
+
+def test_an_event_that_does_not_fit_ends_no_wait_while_paused_and_waits_begun_then_last_their_time() -> None:
+    logic = program("ring", {
+        "ring": {"do": "wait", "event": "bell", "when": "event.ok", "seconds": 10, "next": "rest"},
+        "rest": {"do": "wait", "seconds": 30, "next": "end"},
+        **DONE,
+    })  # fmt: skip
+    stage = Stage(logic, answering())
+    stage.tick()
+    stage.control("pause")
+    stage.tick()
+    for event_id, ok in (("e1", False), ("e2", True)):
+        stage.happen(event_id, "bell", {"ok": ok})
+        stage.tick(after_ms=20_000)
+        (errand,) = stage.state.errands.values()
+        stage.answer(errand.key, {"ok": ok})
+        stage.tick()
+    assert stage.state.board["t/pc"]["s"] == "rest"
+    stage.control("resume")
+    stage.tick(after_ms=5_000)
+    assert stage.policy.next_due_ms(stage.state) == stage.now_ms + 30_000
+
+
+def test_an_errand_that_is_sent_again_after_going_back_is_another_one() -> None:
+    stage = Stage(program("end", {"end": {"do": "finish", "result": "input"}}), answering())
+    stage.control("checkpoint", checkpoint_id="c")
+    stage.tick()
+    (before,) = stage.state.errands
+    stage.control("pause")
+    stage.tick()
+    stage.answer(before, {"input": "old"})
+    stage.rewind_to("c", "t")
+    stage.tick()
+    (after,) = stage.state.errands
+    assert after != before
+    stage.answer(after, {"input": "new"})
+    assert stage.play() is ExecutionStatus.COMPLETED
+    assert stage.results["t"] == "new"

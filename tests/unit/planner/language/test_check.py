@@ -136,6 +136,8 @@ RULES: list[tuple[str, str, str, Any]] = [
     ("states/ask/attempts", "OUT_OF_RANGE", "at most 100", 101),
     ("states/ask/save", "INVALID_NAME", "does not match", "Not a name"),
     ("states/ask/own", "INVALID_VALUE", "leave out role", True),
+    ("states/own/undo", "INVALID_VALUE", "leave out role", "'forget'"),
+    ("states/poll/agent", "INVALID_VALUE", "give voters", "'judge-1'"),
     ("states/ask/note", "INVALID_VALUE", "note goes with own work", "1"),
     ("states/up/role", "MISSING_FIELD", "is required", ...),
     ("states/fork/each", "EXPRESSION_TYPE", "must give list", "3"),
