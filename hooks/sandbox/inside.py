@@ -486,7 +486,9 @@ def _command(spec: Spec, libc: Libc, status: int) -> NoReturn:
         os.setsid()
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if spec["mode"] == "namespaces":
-            _drop_privileges(spec, libc)
+            _drop_privileges(spec, libc, ID_INSIDE, ID_INSIDE)
+        elif os.geteuid() == 0:
+            _drop_privileges(spec, libc, spec["uid"], spec["gid"])
         _limits(spec)
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1)
         # Changing the user took the death signal away.
@@ -504,15 +506,15 @@ def _command(spec: Spec, libc: Libc, status: int) -> NoReturn:
     os._exit(127)
 
 
-def _drop_privileges(spec: Spec, libc: Libc) -> None:
+def _drop_privileges(spec: Spec, libc: Libc, user: int, group: int) -> None:
     kept = (CAP_DAC_OVERRIDE, CAP_FOWNER) if spec["root"] and spec["keep_file_access"] else ()
     libc.drop_bounding_set(kept)
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     if spec["root"]:
         libc.prctl(PR_SET_KEEPCAPS, 1)
         os.setgroups([])
-        os.setresgid(ID_INSIDE, ID_INSIDE, ID_INSIDE)
-        os.setresuid(ID_INSIDE, ID_INSIDE, ID_INSIDE)
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
     libc.set_capabilities(kept)
     for capability in kept:
         libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability)

@@ -86,6 +86,8 @@ class Sandbox:
     ) -> "tuple[asyncio.subprocess.Process, _Control, int]":
         layout = root_layout(command.program)
         specification = _specification(self.mode, command, layout, temporary)
+        if self.mode == "limits" and temporary is not None and os.geteuid() == 0:
+            _give_away(temporary, specification["uid"], specification["gid"])
         masks: dict[str, Path] = {}
         if self.mode == "bubblewrap" and temporary is not None:
             masks = await asyncio.to_thread(_mask_files, command, temporary)
@@ -166,6 +168,12 @@ def _private_directory() -> Path:
     return directory
 
 
+def _give_away(directory: Path, user: int, group: int) -> None:
+    """To whom the command runs as."""
+    for path in (directory / "home", directory):
+        os.chown(path, user, group)
+
+
 def _mask_files(command: Command, directory: Path) -> dict[str, Path]:
     """The masks' contents as files, for bubblewrap to bind."""
     files: dict[str, Path] = {}
@@ -187,10 +195,11 @@ def _specification(
     return {
         "mode": mode,
         "root": os.geteuid() == 0,
-        # A working directory of root's is reached by two capabilities that end at the sandbox's own files.
+        # A working directory of root's is reached by two capabilities that end at the sandbox's own files. Without
+        # a sandbox they would open every file there is.
         "uid": user or NOBODY,
         "gid": group or NOBODY,
-        "keep_file_access": user == 0,
+        "keep_file_access": user == 0 and mode == "namespaces",
         "network": command.network,
         "readonly": layout.readonly,
         "links": layout.links,

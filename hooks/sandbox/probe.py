@@ -54,6 +54,10 @@ class SandboxProbe:
             return Sandbox("limits")
         reasons = []
         for candidate in self._candidates():
+            if candidate.mode == "bubblewrap" and os.geteuid() == 0:
+                # Its user namespace has root alone: there is nobody else in it to run commands as.
+                reasons.append("bubblewrap: commands of an engine that runs as root would run as root")
+                continue
             reason = await _does_not_work(candidate)
             if reason is None:
                 return candidate

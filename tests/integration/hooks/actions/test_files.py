@@ -12,7 +12,7 @@ from hooks.actions.command import limits_of
 from hooks.sandbox.launch import Sandbox, SandboxFailedError
 from hooks.sandbox.probe import SandboxProbe, SandboxSetting
 from hooks.sandbox.spec import Command, Ended, Limits
-from tests.integration.hooks.actions.conftest import CANARY, Bench, bubblewrap, sandbox_of
+from tests.integration.hooks.actions.conftest import CANARY, OWNER, Bench, bubblewrap, sandbox_of
 
 SHELL = Path("/bin/sh").resolve()
 UNFORMATTED = "x  =  1\n"
@@ -144,6 +144,34 @@ async def test_a_sandbox_shows_a_command_nothing_but_what_it_needs(setting: Sand
     assert "in\nlaid over\n3\n/tmp/home\n" in output
     assert (bench.work_dir / "made").read_text() == "made\n"
     assert (bench.work_dir / ".masked").read_text() == "the file's own\n"
+
+
+@pytest.mark.parametrize(("owner", "expected"), [(OWNER, OWNER), (0, 65534)])
+async def test_without_a_sandbox_an_engine_of_roots_runs_nothing_as_root(
+    owner: int, expected: int, bench: Bench
+) -> None:
+    if os.geteuid() != 0:
+        owner = expected = os.geteuid()
+    os.chown(bench.work_dir, owner, owner if os.geteuid() == 0 else -1)
+    secret = bench.write("secret", "of root alone\n")
+    secret.chmod(0o600 if os.geteuid() == 0 else 0)
+    script = "id -ru; id -u; id -G; grep CapEff /proc/self/status; cat secret; echo x > $TMPDIR/x && cat $TMPDIR/x"
+    environment = {"PATH": "/usr/bin:/bin"}
+    command = Command(SHELL, ("sh", "-c", script), environment, bench.work_dir, LIMITS)
+    ended = await Sandbox("limits").run(command)
+    lines = ended.stdout.decode().splitlines()
+    assert lines[:2] == [str(expected), str(expected)], ended
+    assert os.geteuid() != 0 or lines[2] == str(expected)
+    assert lines[3:] == ["CapEff:\t0000000000000000", "x"]
+    assert b"Permission denied" in ended.stderr
+
+
+async def test_an_engine_of_roots_does_not_use_bubblewrap(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    stub = bench.write("bwrap", "#!/bin/sh\ntouch pwned\n")
+    stub.chmod(0o755)
+    with pytest.raises(ConfigurationError, match="would run as root"):
+        await SandboxProbe("bubblewrap", bubblewrap=stub).sandbox()
 
 
 async def test_the_answer_of_the_probe_is_kept_and_none_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
