@@ -160,7 +160,8 @@ class ExecutionWorkflow:
                 break
             except asyncio.CancelledError:
                 if loop.done():
-                    raise
+                    loop.result()
+                    break
                 self._asked.append(("cancel", None))
         state = self._state
         return ExecutionOutcome(

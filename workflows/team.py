@@ -58,7 +58,8 @@ class TeamWorkflow:
             except asyncio.CancelledError:
                 # Asked for when a run of the execution closes, be it that a new one goes on: so it is asked after.
                 if watch.done():
-                    raise
+                    watch.result()
+                    break
                 self._gone = self._gone or not await self._execution_runs()
         report = self._report
         workflow.set_current_details(team_details(self._launch, report))
