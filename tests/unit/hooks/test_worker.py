@@ -484,17 +484,18 @@ async def test_a_run_that_somebody_waits_for_happens_once_and_is_answered(bench:
 
 
 @pytest.mark.parametrize(
-    ("document", "code"),
+    ("named", "code"),
     [
-        (request(uuid4()), "HOOK_NOT_FOUND"),
-        ({"request_id": "r1"}, "INVALID_PARAMETERS"),
-        (request("not an id"), "INVALID_PARAMETERS"),
+        ({"hook_id": str(uuid4())}, "HOOK_NOT_FOUND"),
+        ({"deadline_ms": "soon"}, "INVALID_PARAMETERS"),
+        ({"hook_id": "not an id"}, "INVALID_PARAMETERS"),
+        ({"hook_id": None}, "INVALID_PARAMETERS"),
     ],
 )
 async def test_a_request_that_cannot_be_carried_out_is_answered_too(
-    bench: Bench, document: dict[str, Any], code: str
+    bench: Bench, named: dict[str, Any], code: str
 ) -> None:
-    queued = bench.reader.add(None, document)
+    queued = bench.reader.add(None, request(uuid4()) | named)
     bench.start()
     await bench.done(queued)
     assert bench.queue.replies["r1"]["error"]["code"] == code
