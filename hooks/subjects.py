@@ -1,9 +1,11 @@
 """What an event is to hooks: which trigger it sets off, and the subject that `event_pattern` is matched against.
 
 A subject is one line: the event's type, then `name=value` fields in a fixed order, those that apply. Names and values
-hold no spaces. `docs/hooks.md` lists the fields of each trigger.
+hold no spaces: what a value may not hold is replaced, or whoever writes it could forge the fields behind it.
+`docs/hooks.md` lists the fields of each trigger.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +22,10 @@ WORKFLOW_ENDING: Final = "workflow.ending"
 
 _SESSIONS: Final = {SESSION_SAVED: HookTrigger.SESSION_END, SESSION_RESUMED: HookTrigger.SESSION_START}
 
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.:-]")
+_UNSAFE_IN_TASKS: Final = re.compile(r"[^A-Za-z0-9_.:\[\]-]")
+"""Elements of a `for_each` task are `t[3]`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
@@ -32,7 +38,14 @@ class Occasion:
 
 
 def subject_of(event_type: str, workflow_name: str, fields: Mapping[str, str]) -> str:
-    return " ".join([event_type, f"workflow={workflow_name}", *(f"{name}={value}" for name, value in fields.items())])
+    written = [_written(name, value) for name, value in {"workflow": workflow_name, **fields}.items()]
+    return " ".join([_UNSAFE.sub("_", event_type), *written])
+
+
+def _written(name: str, value: str) -> str:
+    """Agents choose their errors' codes: one character each for what is not a name's, so none starts another field."""
+    unsafe = _UNSAFE_IN_TASKS if name == "task" else _UNSAFE
+    return f"{name}={unsafe.sub('_', value)}"
 
 
 def occasion_of(event: AuditEvent) -> Occasion | None:

@@ -105,7 +105,15 @@ class Bridge:
         self._poison: dict[tuple[str, int, str], int] = {}
         """Entries that were refused, and how often."""
         self._letters = DeadLetters(redis, leases.partitions)
-        self._forwarding = Forwarding(launcher, maintenance, self._acknowledge, self._bury_entry)
+        self._forwarding = Forwarding(
+            redis,
+            launcher,
+            maintenance,
+            self._acknowledge,
+            self._bury_entry,
+            lambda partition: partition in leases.fences,
+            lambda tenant, partition: self._recovered.pop((tenant, partition), None),
+        )
         self._read_count = READ_COUNT
         self._tenants: list[str] = []
         self._tenants_at = 0.0
@@ -208,6 +216,7 @@ class Bridge:
         """Read what earlier owners read and no tick consumed, before anything new; and what was parked, which must not
         be overtaken."""
         self._parked = {key: home for key, home in self._parked.items() if (key[0], home) != (tenant, partition)}
+        self._forwarding.taken_over(tenant, partition)
         stream = keys.partition_stream(tenant, partition)
         try:
             await self._redis.xgroup_create(stream, keys.GROUP, id="0", mkstream=True)

@@ -645,22 +645,117 @@ async def test_an_external_event_for_nobody_is_a_dead_letter_after_five_tries(
     assert letter[b"entry:payload"] == b'{"session_id":"s-1"}'
 
 
-async def test_external_events_for_a_run_that_has_not_begun_wait_and_no_more_are_taken_than_there_is_room(
+async def test_external_events_for_a_run_that_has_not_begun_take_no_room_and_keep_nobody_waiting(
     crossing: Crossing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
-    monkeypatch.setattr(forwarding, "UNDER_WAY_MAX", 1)
-    execution_id = crossing.execution()
-    crossing.closings.closed[crossing.tenant, execution_id] = False
-    crossing.launcher.failure = NotFoundError("no open run")
+    early = crossing.execution()
+    crossing.closings.closed[crossing.tenant, early] = False
+    absent = _Absent(crossing, monkeypatch, early)
+    told = [await crossing.redis.xadd(crossing.stream(), session(early)) for _ in range(forwarding.UNDER_WAY_MAX + 50)]
     bridge = crossing.start()
-    for _ in range(3):
-        await crossing.redis.xadd(crossing.stream(), session(execution_id))
-    await until(lambda: crossing.launcher.tried > 10)
-    assert len(bridge._forwarding._under_way) == 1
+    await until(lambda: absent.tried > 5)
+    assert bridge._forwarding._under_way == 0
+    others = [crossing.execution(), crossing.execution(1)]
+    for partition, execution_id in enumerate(others):
+        await crossing.redis.xadd(crossing.stream(partition), session(execution_id))
+        await crossing.report(execution_id, completed())
+        await crossing.report(early, completed("early"))
+    await until(lambda: all(crossing.launcher.batches(execution_id) for execution_id in [*others, early]))
+    await until(lambda: all(_told(crossing, execution_id) for execution_id in others))
+    stranger = crossing.tenant + "-x"
+    await crossing.redis.sadd("orc:tenants", stranger)
+    await crossing.report(others[0], completed(), tenant=stranger)
+    await until(lambda: stranger in {tenant for tenant, *_ in crossing.launcher.signals})
+    assert _told(crossing, early) == []
+    absent.begun = True
+    await until(lambda: len(_told(crossing, early)) == len(told), 20.0)
+    assert _told(crossing, early) == [f"0:{entry_id.decode()}" for entry_id in told]
+    await until(lambda: not bridge._forwarding._lanes)
+    assert bridge._forwarding._under_way == 0
+    assert await crossing.dead_letters() == []
+
+
+async def test_external_events_without_room_come_again_in_order_and_none_is_lost(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(forwarding, "UNDER_WAY_MAX", 4)
+    monkeypatch.setattr(forwarding, "PER_EXECUTION_MAX", 2)
+    crossing.launcher.failure = UnavailableError("Temporal does not answer")
+    bridge = crossing.start()
+    executions = [crossing.execution(n % 2) for n in range(6)]
+    told: dict[str, list[str]] = {execution_id: [] for execution_id in executions}
+    for _ in range(5):
+        for n, execution_id in enumerate(executions):
+            entry_id: Any = await crossing.redis.xadd(crossing.stream(n % 2), session(execution_id))
+            told[execution_id].append(f"{n % 2}:{entry_id.decode()}")
+    await eventually(lambda: _is(crossing.pending(), 15))
+    await eventually(lambda: _is(crossing.pending(1), 15))
+    assert bridge._forwarding._under_way == 4
+    late = crossing.execution()
+    await crossing.report(late, completed())
+    await until(lambda: (crossing.tenant, late) in bridge._deliveries)
     crossing.launcher.failure = None
-    await until(lambda: len({arguments[0].event_id for *_, arguments in crossing.launcher.signals}) == 3)
+    await until(lambda: all(len(_told(crossing, execution_id)) == 5 for execution_id in executions), 20.0)
+    assert {execution_id: _told(crossing, execution_id) for execution_id in executions} == told
+    await until(lambda: not bridge._forwarding._lanes)
+    assert bridge._forwarding._under_way == 0
+    assert await crossing.dead_letters() == []
+
+
+async def test_external_events_of_a_lost_partition_are_left_to_its_next_owner(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forwarding, "TRY_AGAIN_SECONDS", 0.01)
+    crossing.launcher.failure = UnavailableError("Temporal does not answer")
+    bridge = crossing.start()
+    await crossing.redis.xadd(crossing.stream(), session(crossing.execution()))
+    await until(lambda: crossing.launcher.tried > 1)
+    fences = dict(bridge._leases.fences)
+    bridge._leases.fences.clear()
+    await until(lambda: not bridge._forwarding._lanes)
+    assert (bridge._forwarding._under_way, await crossing.pending()) == (0, 1)
+    bridge._recovered.clear()
+    bridge._leases.fences.update(fences)
+    crossing.launcher.failure = None
     await eventually(lambda: _is(crossing.waiting(), 0))
+
+
+async def test_an_external_event_that_breaks_its_forwarding_stays_pending_until_the_next_takeover(
+    crossing: Crossing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crossing.launcher.failure = RuntimeError("broken")
+    bridge = crossing.start()
+    await crossing.redis.xadd(crossing.stream(), session(crossing.execution()))
+    await until(lambda: crossing.launcher.tried == 1 and not bridge._forwarding._lanes)
+    assert (bridge._forwarding._under_way, await crossing.pending()) == (0, 1)
+    crossing.launcher.failure = None
+    bridge._recovered.clear()
+    await eventually(lambda: _is(crossing.waiting(), 0))
+
+
+class _Absent:
+    """A run that Temporal does not have until it has begun: the others get their signals, and it its reports."""
+
+    def __init__(self, crossing: Crossing, monkeypatch: pytest.MonkeyPatch, execution_id: str) -> None:
+        self.begun = False
+        self.tried = 0
+        real = crossing.launcher.signal
+
+        async def signal(tenant: str, execution: UUID, name: str, *arguments: Any) -> None:
+            if name == "external_event" and str(execution) == execution_id and not self.begun:
+                self.tried += 1
+                raise NotFoundError("no open run")
+            await real(tenant, execution, name, *arguments)
+
+        monkeypatch.setattr(crossing.launcher, "signal", signal)
+
+
+def _told(crossing: Crossing, execution_id: str) -> list[str]:
+    """Ids of the external events that an execution was signalled, in order."""
+    return [arguments[0].event_id for _, execution, name, arguments in crossing.launcher.signals
+            if name == "external_event" and str(execution) == execution_id]  # fmt: skip
 
 
 @pytest.mark.parametrize("fields", [{"payload": '"' + "x" * 70_000 + '"'}, {"timestamp": "never"},

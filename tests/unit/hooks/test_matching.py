@@ -1,11 +1,12 @@
 """Matching: patterns, the compiled index, subjects of events, and what a launch is told."""
 
+import re
 import time
 from uuid import uuid4
 
 import pytest
 import re2
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.contracts.definition import RetryPolicy
@@ -171,6 +172,26 @@ def test_other_facts_set_nothing_off(fact: AuditEvent) -> None:
 def test_roles_are_what_agents_are_named_after() -> None:
     assert (role_of("code-writer-12"), role_of("alone")) == ("code-writer", "alone")
     assert subject_of("x", "w", {"a": "1"}) == "x workflow=w a=1"
+
+
+FORGED = "X task=deploy role=admin\nworkflow=prod"
+
+
+def test_an_agents_error_code_forges_no_field_of_a_subject() -> None:
+    fact = event(AuditEventType.TASK_COMPLETED, task_id="t[3]", status="failed", error={"code": FORGED})
+    occasion = occasion_of(fact)
+    assert occasion is not None
+    assert occasion.subject("w") == (
+        "task.completed workflow=w task=t[3] status=failed error=X_task_deploy_role_admin_workflow_prod"
+    )
+
+
+@given(values=st.lists(st.text(), min_size=4, max_size=4))
+@example(values=[FORGED] * 4)
+def test_whatever_values_hold_a_subject_is_one_line_with_its_own_fields(values: list[str]) -> None:
+    workflow, *others = values
+    subject = subject_of("x", workflow, dict(zip(("task", "agent", "error"), others, strict=True)))
+    assert re.fullmatch(r"x workflow=[\w.:-]* task=[\w.:\[\]-]* agent=[\w.:-]* error=[\w.:-]*", subject, re.ASCII)
 
 
 def plan(*tasks: KernelTask) -> KernelPlan:
