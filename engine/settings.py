@@ -102,6 +102,46 @@ class Settings(BaseSettings):
     host_start_timeout_seconds: float = 30.0
     host_idle_seconds: float = 300.0
 
+    # Agents as Kubernetes pods
+    allocator: Literal["process", "kubernetes"] = "process"
+    """Whether agents of the types that the engine starts run in host processes here or each in a pod of its own."""
+    kubernetes_kubeconfig: Path | None = None
+    """Without it: the service account of the pod in which this process runs, or else the user's own kubeconfig."""
+    kubernetes_context: str | None = None
+    kubernetes_owner: str = Field("orchestrator", pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")
+    """This deployment's name: it touches only what carries it. Deployments that share a cluster need different ones."""
+    kubernetes_namespace_prefix: str = Field("orchestrator-", pattern=r"^[a-z]([a-z0-9-]{0,38})?$")
+    """In front of the tenant's name; deployments that share a cluster need different ones."""
+    kubernetes_manage_namespaces: bool = True
+    """Whether the engine makes the tenants' namespaces with quota and policies, or finds them made."""
+    kubernetes_quota_cpu_cores: float = Field(100.0, gt=0, le=1_000_000)
+    kubernetes_quota_memory_bytes: int = Field(200 * 1024**3, gt=0)
+    kubernetes_quota_pods: int = Field(500, ge=1, le=1_000_000)
+    """What a tenant's namespace holds at most; what could never fit is refused when it is created."""
+    kubernetes_agent_image: str | None = None
+    """For agent types that name no image of their own. The SDK must be installed in it."""
+    kubernetes_agent_command: Annotated[tuple[str, ...], NoDecode] = ("python3", "-P", "-m", "orchestration_agent")
+    kubernetes_image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    kubernetes_image_pull_secrets: Annotated[tuple[str, ...], NoDecode] = ()
+    kubernetes_agent_cpu_cores: float = Field(0.25, gt=0, le=1024)
+    kubernetes_agent_memory_bytes: int = Field(256 * 1024**2, ge=16 * 1024**2)
+    """Of agents for which neither the definition nor the catalogue says more."""
+    kubernetes_priority_class: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    kubernetes_pod_user: int = Field(65532, ge=1, le=2**31 - 1)
+    """The user id of agents' processes."""
+    kubernetes_grace_seconds: int = Field(15, ge=0, le=3600)
+    """Between SIGTERM and SIGKILL when a pod is deleted."""
+    kubernetes_redis_url: SecretStr | None = None
+    """Where pods reach Redis; `redis_url` when absent. The login in it is replaced by the tenant's own."""
+    kubernetes_redis_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks (CIDR) in which Redis is, for the network policy; any address, at Redis' port, when absent."""
+    kubernetes_request_seconds: float = Field(10.0, gt=0, le=300)
+    """Deadline of a call of the Kubernetes API."""
+    kubernetes_creates_max: int = Field(20, ge=1, le=500)
+    """Pods that one allocation has made at the same time."""
+    kubernetes_start_seconds: float = Field(60.0, gt=0, le=3600)
+    """A pod that runs for so long and whose agent has not registered is replaced."""
+
     # Versions of workers
     worker_deployment_name: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]{1,100}$")
     """Temporal's worker deployment; workers have no version without it."""
@@ -176,6 +216,9 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_origins",
         "trusted_proxies",
+        "kubernetes_agent_command",
+        "kubernetes_image_pull_secrets",
+        "kubernetes_redis_networks",
         "hooks_commands",
         "hooks_command_path",
         "hooks_functions",

@@ -1,0 +1,1 @@
+"""Agents as Kubernetes pods: made by the worker, watched by the keeper."""
