@@ -6,10 +6,9 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
-from cli.client import EngineClient
-from cli.connection import require_connection
-from cli.options import DATA_DIR_DEFAULT, DataDirOption, JsonOption, TokenOption, UrlOption
+from cli.options import JsonOption
 from cli.output import print_document
+from cli.sharing import Connect, engine, shares
 from cli.tables import plain
 
 app = typer.Typer()
@@ -18,14 +17,14 @@ GIB = 1024**3
 
 
 @app.command()
+@shares(connect=engine)
 def capacity(
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Show what the engine runs and what waits for capacity, in all and of your tenant."""
-    with EngineClient(require_connection(url, token, data_dir)) as client:
+    with connect() as client:
         numbers = client.get("/api/v1/capacity")
     if as_json:
         print_document(numbers)

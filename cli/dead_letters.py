@@ -6,18 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.client import EngineClient
-from cli.connection import require_connection
-from cli.options import (
-    DATA_DIR_DEFAULT,
-    DataDirOption,
-    JsonOption,
-    LimitOption,
-    PageTokenOption,
-    TokenOption,
-    UrlOption,
-)
-from cli.output import print_document, print_message, printable
+from cli.options import JsonOption, LimitOption, PageTokenOption
+from cli.output import print_document, print_message, print_more, printable
+from cli.sharing import Connect, engine, shares
 from cli.tables import local_time, plain
 from engine.errors import InvalidParametersError
 
@@ -30,16 +21,16 @@ AllOption = Annotated[bool, typer.Option("--all", help="All letters instead of s
 
 
 @app.command("list")
+@shares(connect=engine)
 def list_letters(
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     limit: LimitOption = 100,
     page_token: PageTokenOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, the newest first."""
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         page = client.get("/api/v1/dead-letters", limit=limit, page_token=page_token)
     if as_json:
         print_document(page)
@@ -52,20 +43,19 @@ def list_letters(
         table.add_row(*map(plain, row), plain(letter["reason"]))
     Console().print(table)
     print_message(f"{page['total']} in all")
-    if page.get("next_page_token"):
-        print_message(f"more: --page-token {page['next_page_token']}")
+    print_more(page)
 
 
 @app.command()
+@shares(connect=engine)
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id.")],
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Show a dead letter with the entry as it was written."""
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         letter = client.call("dead_letter.get", {"letter_id": letter_id})
     if as_json:
         print_document(letter)
@@ -79,18 +69,18 @@ def show(
 
 
 @app.command()
+@shares(connect=engine)
 def replay(
     letters: LettersArgument = None,
     everything: AllOption = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Send dead letters again, to where their execution reads."""
     replayed: list[str] = []
     refused: dict[str, str] = {}
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         for _ in range(ROUNDS_MAX):
             answer = client.call("dead_letter.replay", _chosen(letters, everything))
             replayed += answer["replayed"]
@@ -106,16 +96,16 @@ def replay(
 
 
 @app.command()
+@shares(connect=engine)
 def purge(
     letters: LettersArgument = None,
     everything: AllOption = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Throw dead letters away."""
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         answer = client.call("dead_letter.purge", _chosen(letters, everything))
     if as_json:
         print_document(answer)
@@ -127,7 +117,3 @@ def _chosen(letters: list[str] | None, everything: bool) -> dict[str, Any]:
     if everything == bool(letters):
         raise InvalidParametersError("name the letters by id, or give --all")
     return {"all": True} if everything else {"letter_ids": letters}
-
-
-def _client(url: str | None, token: str | None, data_dir: Any) -> EngineClient:
-    return EngineClient(require_connection(url, token, data_dir))

@@ -10,18 +10,9 @@ from rich.console import Console
 
 from cli.board import ENDED_STATUSES
 from cli.client import EngineClient
-from cli.connection import require_connection
-from cli.options import (
-    DATA_DIR_DEFAULT,
-    DataDirOption,
-    ExecutionArgument,
-    JsonOption,
-    LimitOption,
-    PageTokenOption,
-    TokenOption,
-    UrlOption,
-)
-from cli.output import print_document, print_message
+from cli.options import ExecutionArgument, JsonOption, LimitOption, PageTokenOption
+from cli.output import print_document, print_message, print_more
+from cli.sharing import Connect, engine, shares
 from cli.tables import event_line, executions_table, status_view
 from engine.errors import InvalidParametersError
 
@@ -30,15 +21,11 @@ app = typer.Typer()
 FOLLOW_INTERVAL_SECONDS = 0.5
 
 
-def open_client(url: str | None, token: str | None, data_dir: Any) -> EngineClient:
-    return EngineClient(require_connection(url, token, data_dir))
-
-
 @app.command("list")
+@shares(connect=engine)
 def list_executions(
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     status: Annotated[str | None, typer.Option(help="Only those in this status.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only those of the workflow with this id.")] = None,
     limit: LimitOption = 100,
@@ -47,26 +34,25 @@ def list_executions(
 ) -> None:
     """List executions, the newest first."""
     params = {"limit": limit, "page_token": page_token, "status": status, "workflow_id": workflow}
-    with open_client(url, token, data_dir) as client:
+    with connect() as client:
         page = client.call("execution.list", {name: value for name, value in params.items() if value is not None})
     if as_json:
         print_document(page)
         return
     Console().print(executions_table(page["items"]))
-    if page.get("next_page_token"):
-        print_message(f"more: --page-token {page['next_page_token']}")
+    print_more(page)
 
 
 @app.command()
+@shares(connect=engine)
 def status(
     execution_id: ExecutionArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Show the state of an execution: phase, tasks, agents, metrics, errors."""
-    with open_client(url, token, data_dir) as client:
+    with connect() as client:
         view = client.call("workflow.status", {"execution_id": execution_id})
     if as_json:
         print_document(view)
@@ -75,12 +61,12 @@ def status(
 
 
 @app.command()
+@shares(connect=engine)
 def events(
     execution_id: ExecutionArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the execution has ended.")] = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Show the audit log of an execution, in order.
@@ -98,7 +84,7 @@ def events(
         elif follow:
             print_message(event_line(event))
 
-    with open_client(url, token, data_dir) as client:
+    with connect() as client:
         read_events(client, execution_id, show, follow=follow)
     if as_json:
         print_document({"items": items})
@@ -136,15 +122,15 @@ def is_closed(client: EngineClient, execution_id: str) -> bool:
 
 
 @app.command()
+@shares(connect=engine)
 def pause(
     execution_id: ExecutionArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Pause an execution: no new task starts, and a checkpoint is taken."""
-    result = _control("workflow.pause", {"execution_id": execution_id}, url, token, data_dir)
+    result = _control("workflow.pause", {"execution_id": execution_id}, connect)
     if as_json:
         print_document(result)
     else:
@@ -152,19 +138,19 @@ def pause(
 
 
 @app.command()
+@shares(connect=engine)
 def resume(
     execution_id: ExecutionArgument,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Checkpoint to go back to; the latest when absent.")
     ] = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Resume a paused execution, from its latest or an earlier checkpoint."""
     params = {"execution_id": execution_id} | ({"checkpoint_id": checkpoint} if checkpoint else {})
-    result = _control("workflow.resume", params, url, token, data_dir)
+    result = _control("workflow.resume", params, connect)
     if as_json:
         print_document(result)
         return
@@ -174,15 +160,15 @@ def resume(
 
 
 @app.command()
+@shares(connect=engine)
 def cancel(
     execution_id: ExecutionArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Cancel an execution: what runs is stopped, what is done stays done."""
-    result = _control("workflow.cancel", {"execution_id": execution_id}, url, token, data_dir)
+    result = _control("workflow.cancel", {"execution_id": execution_id}, connect)
     if as_json:
         print_document(result)
     else:
@@ -190,6 +176,7 @@ def cancel(
 
 
 @app.command()
+@shares(connect=engine)
 def send_event(
     execution_id: ExecutionArgument,
     event_type: Annotated[str, typer.Argument(metavar="TYPE", help="The event's type, as triggers name it.")],
@@ -199,9 +186,8 @@ def send_event(
     event_id: Annotated[
         str | None, typer.Option("--event-id", help="Names the event, so that it counts once however often it is sent.")
     ] = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Send an external event: a task with a trigger for its type takes it."""
@@ -213,13 +199,13 @@ def send_event(
             raise InvalidParametersError(f"--payload is not JSON: {error}") from error
     if event_id is not None:
         params["event_id"] = event_id
-    result = _control("execution.send_event", params, url, token, data_dir)
+    result = _control("execution.send_event", params, connect)
     if as_json:
         print_document(result)
     else:
         print(f"event {result['event_id']} is on its way")
 
 
-def _control(method: str, params: dict[str, Any], url: str | None, token: str | None, data_dir: Any) -> dict[str, Any]:
-    with open_client(url, token, data_dir) as client:
+def _control(method: str, params: dict[str, Any], connect: Connect) -> dict[str, Any]:
+    with connect() as client:
         return client.call(method, params)

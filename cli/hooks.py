@@ -9,19 +9,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from cli.client import EngineClient
-from cli.connection import require_connection
-from cli.options import (
-    DATA_DIR_DEFAULT,
-    DataDirOption,
-    JsonOption,
-    LimitOption,
-    PageTokenOption,
-    TokenOption,
-    UrlOption,
-)
+from cli.options import JsonOption, LimitOption, PageTokenOption
 from cli.outcome import ExitCode
-from cli.output import print_document, print_message, printable
+from cli.output import print_document, print_message, print_more, printable
+from cli.sharing import Connect, engine, shares
 from cli.tables import local_time, plain, state_text
 from engine.errors import InvalidParametersError
 
@@ -64,26 +55,25 @@ RetriesOption = Annotated[
 BackoffOption = Annotated[str | None, typer.Option("--backoff", help="exponential or linear.")]
 
 
-def _client(url: str | None, token: str | None, data_dir: Path) -> EngineClient:
-    return EngineClient(require_connection(url, token, data_dir))
+Said = dict[str, Any]
 
 
 def _fields(
-    name: str | None,
-    description: str | None,
-    trigger: str | None,
-    pattern: str | None,
-    command: str | None,
-    function: str | None,
-    arguments: list[str] | None,
-    secrets: list[str] | None,
-    mode: str | None,
-    on_error: str | None,
-    priority: int | None,
-    timeout: int | None,
-    retries: int | None,
-    backoff: str | None,
-) -> dict[str, Any]:
+    name: NameOption = None,
+    description: DescriptionOption = None,
+    trigger: TriggerOption = None,
+    pattern: PatternOption = None,
+    command: CommandOption = None,
+    function: FunctionOption = None,
+    argument: ArgumentOption = None,
+    secret: SecretOption = None,
+    mode: ModeOption = None,
+    on_error: OnErrorOption = None,
+    priority: PriorityOption = None,
+    timeout: TimeoutOption = None,
+    retries: RetriesOption = None,
+    backoff: BackoffOption = None,
+) -> Said:
     """What was said, as the interface takes it."""
     given: dict[str, Any] = {
         "name": name, "description": description, "trigger": trigger, "mode": mode, "on_error": on_error,
@@ -96,9 +86,9 @@ def _fields(
         if command is not None and function is not None:
             raise InvalidParametersError("give --command or --function, not both")
         kind = "command" if command is not None else "function"
-        action = {"type": kind, kind: command or function, "args": list(arguments or ())}
-        fields["action"] = action | ({"secrets": _secrets(secrets)} if secrets else {})
-    elif arguments or secrets:
+        action = {"type": kind, kind: command or function, "args": list(argument or ())}
+        fields["action"] = action | ({"secrets": _secrets(secret)} if secret else {})
+    elif argument or secret:
         raise InvalidParametersError("--arg and --secret belong to --command or --function")
     if retries is not None or backoff is not None:
         policy = {"max_attempts": retries, "backoff": backoff}
@@ -114,37 +104,20 @@ def _secrets(given: list[str]) -> dict[str, str]:
 
 
 @app.command()
+@shares(said=_fields, connect=engine)
 def register(
     source: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="The hook as JSON or YAML; options go before it.")
     ] = None,
-    name: NameOption = None,
-    description: DescriptionOption = None,
-    trigger: TriggerOption = None,
-    pattern: PatternOption = None,
-    command: CommandOption = None,
-    function: FunctionOption = None,
-    argument: ArgumentOption = None,
-    secret: SecretOption = None,
-    mode: ModeOption = None,
-    on_error: OnErrorOption = None,
-    priority: PriorityOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    backoff: BackoffOption = None,
+    *,
+    said: Said,
     disabled: Annotated[bool, typer.Option("--disabled", help="Register it without letting it run.")] = False,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Register a hook, from a file or from options."""
-    said = _fields(
-        name, description, trigger, pattern, command, function, argument, secret, mode, on_error, priority, timeout,
-        retries, backoff,
-    )  # fmt: skip
     fields = (_document(source) if source is not None else {}) | said | ({"enabled": False} if disabled else {})
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         made = client.call("hooks.register", fields)
     if as_json:
         print_document(made)
@@ -163,19 +136,19 @@ def _document(source: Path) -> dict[str, Any]:
 
 
 @app.command("list")
+@shares(connect=engine)
 def list_hooks(
     trigger: TriggerOption = None,
     enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="Only those.")] = None,
     limit: LimitOption = 100,
     page_token: PageTokenOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """List hooks, the oldest first."""
     given = {"limit": limit, "page_token": page_token, "trigger": trigger, "enabled": enabled}
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         page = client.call("hooks.list", {key: value for key, value in given.items() if value is not None})
     if as_json:
         print_document(page)
@@ -188,86 +161,68 @@ def list_hooks(
         row = (hook["hook_id"], hook["name"], hook["trigger"], hook["mode"], hook["priority"], state)
         table.add_row(*map(plain, row))
     Console().print(table)
-    if page.get("next_page_token"):
-        print_message(f"more: --page-token {page['next_page_token']}")
+    print_more(page)
 
 
 @app.command("get")
+@shares(connect=engine)
 def get_hook(
     hook_id: HookArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Show a hook with its statistics and its circuit."""
-    _show(_call("hooks.get", {"hook_id": hook_id}, url, token, data_dir), as_json=as_json)
+    _show(_call("hooks.get", {"hook_id": hook_id}, connect), as_json=as_json)
 
 
 @app.command()
+@shares(said=_fields, connect=engine)
 def update(
     hook_id: HookArgument,
-    name: NameOption = None,
-    description: DescriptionOption = None,
-    trigger: TriggerOption = None,
-    pattern: PatternOption = None,
-    command: CommandOption = None,
-    function: FunctionOption = None,
-    argument: ArgumentOption = None,
-    secret: SecretOption = None,
-    mode: ModeOption = None,
-    on_error: OnErrorOption = None,
-    priority: PriorityOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    backoff: BackoffOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    said: Said,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Change a hook; what is not said stays as it is."""
-    said = _fields(
-        name, description, trigger, pattern, command, function, argument, secret, mode, on_error, priority, timeout,
-        retries, backoff,
-    )  # fmt: skip
-    _show(_call("hooks.update", {"hook_id": hook_id} | said, url, token, data_dir), as_json=as_json)
+    _show(_call("hooks.update", {"hook_id": hook_id} | said, connect), as_json=as_json)
 
 
 @app.command()
+@shares(connect=engine)
 def enable(
     hook_id: HookArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Enable a hook, and let one that was switched off after failures run again."""
-    _show(_call("hooks.enable", {"hook_id": hook_id}, url, token, data_dir), as_json=as_json)
+    _show(_call("hooks.enable", {"hook_id": hook_id}, connect), as_json=as_json)
 
 
 @app.command()
+@shares(connect=engine)
 def disable(
     hook_id: HookArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Disable a hook: it does not run until it is enabled."""
-    _show(_call("hooks.disable", {"hook_id": hook_id}, url, token, data_dir), as_json=as_json)
+    _show(_call("hooks.disable", {"hook_id": hook_id}, connect), as_json=as_json)
 
 
 @app.command()
+@shares(connect=engine)
 def delete(
     hook_id: HookArgument,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Delete a hook. The records of its runs stay for their days."""
-    result = _call("hooks.delete", {"hook_id": hook_id}, url, token, data_dir)
+    result = _call("hooks.delete", {"hook_id": hook_id}, connect)
     if as_json:
         print_document(result)
     else:
@@ -275,12 +230,12 @@ def delete(
 
 
 @app.command()
+@shares(connect=engine)
 def execute(
     hook_id: HookArgument,
     context: Annotated[str, typer.Option("--context", help="The simulated event, a JSON object.")] = "{}",
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Run a hook once, with a simulated event. Exit code 1 when the run failed."""
@@ -289,7 +244,7 @@ def execute(
     except ValueError as error:
         raise InvalidParametersError(f"--context is not JSON: {error}") from error
     params = {"hook_id": hook_id, "context": simulated}
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         run = client.call("hooks.execute", params, timeout_seconds=ANSWER_SECONDS_MAX)
     if as_json:
         print_document(run)
@@ -301,6 +256,7 @@ def execute(
 
 
 @app.command()
+@shares(connect=engine)
 def executions(
     hook: Annotated[str | None, typer.Option("--hook", help="Only those of the hook with this id.")] = None,
     execution: Annotated[
@@ -309,14 +265,13 @@ def executions(
     status: Annotated[str | None, typer.Option(help="completed, failed or timeout.")] = None,
     limit: LimitOption = 100,
     page_token: PageTokenOption = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """List runs of hooks, the newest first."""
     query = {"limit": limit, "page_token": page_token, "hook_id": hook, "execution_id": execution, "status": status}
-    with _client(url, token, data_dir) as client:
+    with connect() as client:
         page = client.get("/api/v1/hooks/executions", **query)
     if as_json:
         print_document(page)
@@ -329,25 +284,24 @@ def executions(
         cells = (plain(run["duration_ms"]), plain(run["attempts"]), plain(said))
         table.add_row(plain(local_time(run["executed_at"])), plain(run["hook_id"]), state_text(run["status"]), *cells)
     Console().print(table)
-    if page.get("next_page_token"):
-        print_message(f"more: --page-token {page['next_page_token']}")
+    print_more(page)
 
 
 @app.command()
+@shares(connect=engine)
 def switch(
     state: Annotated[str | None, typer.Argument(metavar="[on|off]", help="Absent: only show it.")] = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Turn all hooks of the tenant off or on."""
     if state not in (None, "on", "off"):
         raise InvalidParametersError("say on or off")
     if state is None:
-        found = _call("hooks.switch", {}, url, token, data_dir)
+        found = _call("hooks.switch", {}, connect)
     else:
-        found = _call("hooks.set_switch", {"enabled": state == "on"}, url, token, data_dir)
+        found = _call("hooks.set_switch", {"enabled": state == "on"}, connect)
     if as_json:
         print_document(found)
         return
@@ -356,8 +310,8 @@ def switch(
         print_message("the operator has turned off all hooks of this engine (ORCHESTRATOR_HOOKS_ENABLED)")
 
 
-def _call(method: str, params: dict[str, Any], url: str | None, token: str | None, data_dir: Path) -> dict[str, Any]:
-    with _client(url, token, data_dir) as client:
+def _call(method: str, params: dict[str, Any], connect: Connect) -> dict[str, Any]:
+    with connect() as client:
         return client.call(method, params)
 
 

@@ -20,6 +20,12 @@ def print_message(text: str) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
+def print_more(page: dict[str, Any]) -> None:
+    """How to go on, where the listing has another page."""
+    if page.get("next_page_token"):
+        print_message(f"more: --page-token {page['next_page_token']}")
+
+
 def printable(text: str) -> str:
     """Without control characters, which could drive the terminal: names and messages come from others."""
     return "".join(c if c in "\n\t" or (ord(c) >= 32 and not 127 <= ord(c) < 160) else "�" for c in text)

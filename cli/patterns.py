@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.client import EngineClient
-from cli.connection import require_connection
 from cli.documents import load_definition
-from cli.options import DATA_DIR_DEFAULT, DataDirOption, JsonOption, TokenOption, UrlOption
+from cli.options import JsonOption
 from cli.output import print_document, print_message, printable
+from cli.sharing import Connect, engine, shares
 from cli.tables import plain
 from engine.errors import NotFoundError
 from planner.language.check import parse_registration, read_registration
@@ -29,15 +29,15 @@ def patterns() -> None:
 
 
 @app.command("list")
+@shares(connect=engine)
 def list_patterns(
     filter: Annotated[str, typer.Option("--filter", help="built-in, custom or all.")] = "all",
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """List patterns, the built-in ones first."""
-    with EngineClient(require_connection(url, token, data_dir)) as client:
+    with connect() as client:
         items = _all_patterns(client, filter)
     if as_json:
         print_document({"items": items})
@@ -63,31 +63,31 @@ def _all_patterns(client: EngineClient, which: str) -> list[dict[str, Any]]:
 
 
 @app.command()
+@shares(connect=engine)
 def get(
     name: Annotated[str, typer.Argument(help="The pattern's name.")],
     version: Annotated[str | None, typer.Option("--version", help="Of a registered one; default: the last.")] = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,  # noqa: ARG001 - it is JSON in any case
 ) -> None:
     """Show a pattern with the JSON Schema of its settings and, of a registered one, its program."""
     query = {"name": name} | ({} if version is None else {"version": version})
-    with EngineClient(require_connection(url, token, data_dir)) as client:
+    with connect() as client:
         print_document(client.call("pattern.get", query))
 
 
 @app.command()
+@shares(connect=engine)
 def register(
     source: Annotated[str, typer.Argument(help="A JSON or YAML file, or - for standard input.")],
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Register a pattern: its program and the schema of its settings are checked whole."""
     registration = load_definition(source)
-    with EngineClient(require_connection(url, token, data_dir)) as client:
+    with connect() as client:
         registered = client.call("pattern.register", registration)
     if as_json:
         print_document(registered)

@@ -6,10 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cli.client import EngineClient
-from cli.connection import require_connection
-from cli.options import DATA_DIR_DEFAULT, DataDirOption, ExecutionArgument, JsonOption, TokenOption, UrlOption
+from cli.options import ExecutionArgument, JsonOption
 from cli.output import print_document, printable
+from cli.sharing import Connect, engine, shares
 from cli.tables import plain
 from engine.errors import InvalidParametersError
 
@@ -19,6 +18,7 @@ RuleOption = Annotated[str, typer.Option(help="majority, supermajority, unanimou
 
 
 @app.command()
+@shares(connect=engine)
 def recount(
     execution_id: ExecutionArgument,
     rule: RuleOption,
@@ -30,9 +30,8 @@ def recount(
     tie_break: Annotated[str | None, typer.Option(help="earliest, lowest, seeded or none.")] = None,
     tolerance: Annotated[float | None, typer.Option(help="Numbers this close count as one.")] = None,
     weight: Annotated[list[str] | None, typer.Option(help="AGENT=WEIGHT, for the rule weighted; repeatable.")] = None,
-    url: UrlOption = None,
-    token: TokenOption = None,
-    data_dir: DataDirOption = DATA_DIR_DEFAULT,
+    *,
+    connect: Connect,
     as_json: JsonOption = False,
 ) -> None:
     """Count the votes of an execution again under another rule. The execution stays as it is."""
@@ -51,7 +50,7 @@ def recount(
         "task_id": task,
         "round": round_number,
     }
-    with EngineClient(require_connection(url, token, data_dir)) as client:
+    with connect() as client:
         counts = client.call("swarm.recount", {name: value for name, value in params.items() if value is not None})
     if as_json:
         print_document(counts)
