@@ -504,6 +504,19 @@ class RetentionStore(Protocol):
 
     async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int: ...
 
+    async def prepare_event_partitions(self, days: int, ahead: int) -> int:
+        """So many ahead of now, of so many days each; returns how many were made."""
+        ...
+
+    async def drop_event_partitions(self, older_than_days: float) -> tuple[int, int]:
+        """Those that ended longer ago, but for the events of executions that are there; returns how many were dropped,
+        and how many stay for such executions."""
+        ...
+
+    async def delete_events_without_partition(self, older_than_days: float, limit: int) -> int:
+        """Of executions that are gone, and that no partition had been made for."""
+        ...
+
 
 class CapacityReader(Protocol):
     """What people may see of it. Implemented by `engine.postgres.capacity`."""

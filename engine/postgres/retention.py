@@ -1,12 +1,22 @@
-"""Deleting what is old, as the maintenance role: the only one that may delete."""
+"""Deleting what is old, as the maintenance role: the only one that may delete.
+
+Events are not deleted: their partitions are dropped. An old partition may hold events of executions that are still
+kept, open ones, and those that ended long after they began. These events are copied to a small table, which takes the
+partition's place until none of these executions is there any more.
+"""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.pool import Connection, Database
+
+KEPT_SUFFIX: Final = "_kept"
+KEPT_EVENTS_MAX: Final = 200_000
+"""More than these are not copied: the partition stays as it is, and is looked at again in the next round."""
 
 
 class PostgresRetentionStore:
@@ -75,6 +85,34 @@ class PostgresRetentionStore:
 
     async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int:
         return await self._delete("retention.delete_hook_deliveries", older_than_days, limit)
+
+    async def prepare_event_partitions(self, days: int, ahead: int) -> int:
+        async with self._database.maintenance_connection() as connection:
+            made: int = await connection.fetchval(self._queries["retention.prepare_event_partitions"], days, ahead)
+        return made
+
+    async def drop_event_partitions(self, older_than_days: float) -> tuple[int, int]:
+        dropped = 0
+        async with self._database.maintenance_connection() as connection:
+            old = await connection.fetch(self._queries["retention.old_event_partitions"], older_than_days)
+            for row in old:
+                dropped += await self._drop_partition(connection, row["name"], row["from_at"], row["until_at"])
+        return dropped, len(old) - dropped
+
+    async def _drop_partition(self, connection: Connection, name: str, from_at: datetime, until_at: datetime) -> bool:
+        kept: int = await connection.fetchval(
+            self._queries["retention.count_kept_events"], from_at, until_at, KEPT_EVENTS_MAX + 1
+        )
+        if kept > KEPT_EVENTS_MAX or (kept and name.endswith(KEPT_SUFFIX)):
+            return False
+        async with connection.transaction():
+            if kept:
+                await connection.execute(self._queries["retention.keep_events"], name, from_at, until_at)
+            await connection.execute(self._queries["retention.drop_event_partition"], name, kept > 0)
+        return True
+
+    async def delete_events_without_partition(self, older_than_days: float, limit: int) -> int:
+        return await self._delete("retention.delete_events_without_partition", older_than_days, limit)
 
     async def _delete(self, query: str, older_than_days: float, limit: int) -> int:
         async with self._database.maintenance_connection() as connection:

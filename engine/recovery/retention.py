@@ -2,6 +2,7 @@
 
 - The journal of a closed execution, once Temporal has closed it too: until then its workflow may ask for its ticks.
 - A closed execution with everything of it, and the plans that nothing refers to any more.
+- Its events, with the partition of the audit log that they are in. Partitions are made here, too, ahead of time.
 - Hosts that are gone, results kept for reuse, idempotency keys, the log of operations, records of hooks.
 """
 
@@ -23,6 +24,12 @@ BATCH_ROWS: Final = 1_000
 PAUSE_SECONDS: Final = 0.2
 """Between two batches: whoever works on executions goes first."""
 UNUSED_PLAN_DAYS: Final = 1.0
+PARTITION_DAYS: Final = 7
+PARTITION_DAYS_SHORT: Final = 1
+"""Where little is kept: a partition is dropped when the youngest event in it is old enough, so the others stay as much
+longer as the partition is wide. Never wider than the retention, after which an execution's id may be used again."""
+SHORT_RETENTION_DAYS: Final = 14
+PARTITIONS_AHEAD: Final = 4
 BATCHES_MAX: Final = 1_000
 """In one round, of each kind."""
 
@@ -54,8 +61,10 @@ class Retention:
 
     async def sweep(self) -> None:
         """Once through everything."""
+        await self._prepare_partitions()
         await self._delete_journals()
         await self._delete_executions()
+        await self._drop_partitions()
         await self._delete_rows("plans", self._store.delete_unused_plans, UNUSED_PLAN_DAYS)
         await self._delete_rows("hosts", self._store.delete_gone_hosts, self._gone_host_days)
         await self._delete_rows("cached_results", self._store.delete_cached_results, self._reuse_days)
@@ -63,6 +72,18 @@ class Retention:
         await self._delete_rows("operations", self._store.delete_operations, self._operation_log_days)
         await self._delete_rows("hook_executions", self._store.delete_hook_executions, self._hook_execution_days)
         await self._delete_rows("hook_deliveries", self._store.delete_hook_deliveries, self._hook_execution_days)
+
+    async def _prepare_partitions(self) -> None:
+        days = PARTITION_DAYS if self._executions_days >= SHORT_RETENTION_DAYS else PARTITION_DAYS_SHORT
+        made = await self._store.prepare_event_partitions(days, PARTITIONS_AHEAD)
+        if made:
+            log.info("retention.partitions_made", count=made, days=days)
+
+    async def _drop_partitions(self) -> None:
+        dropped, kept = await self._store.drop_event_partitions(self._executions_days)
+        if dropped:
+            log.info("retention.deleted", what="event_partitions", count=dropped, kept=kept)
+        await self._delete_rows("events", self._store.delete_events_without_partition, self._executions_days)
 
     async def _delete_journals(self) -> None:
         """Past those that Temporal still holds open, without looking at the same ones twice in a round."""

@@ -82,11 +82,10 @@ SELECT p.position, p.task_id, coalesce(t.state, 'pending') AS state, coalesce(t.
 
 -- name: events
 SELECT v.sequence, v.epoch, v.event_type, v.occurred_at AS timestamp, v.recorded_at, v.payload, e.trace_id
-  FROM execution_events AS v
-  JOIN workflow_executions AS e ON e.tenant = v.tenant AND e.execution_id = v.execution_id
- WHERE v.tenant = $1 AND v.execution_id = $2 AND v.sequence > $3
+  FROM workflow_executions AS e
+ CROSS JOIN LATERAL execution_facts($1, $2, $3, $4) AS v
+ WHERE e.tenant = $1 AND e.execution_id = $2
  ORDER BY v.sequence
- LIMIT $4
 
 -- name: counted_rounds
 SELECT DISTINCT ON (v.payload ->> 'task_id') v.epoch, v.payload

@@ -2,13 +2,8 @@
 -- One round trip and one transaction: the function names the tenant itself. Long arrays come as text, see
 -- `engine.postgres.literals`. With the first tick come the facts that were there before it: they are published with it.
 SELECT c.*,
-       CASE WHEN $3::bigint = 1 AND c.outcome = 'own' THEN (
-           SELECT json_agg(json_build_object(
-                      'sequence', v.sequence, 'epoch', v.epoch, 'event_type', v.event_type, 'timestamp', v.occurred_at,
-                      'recorded_at', v.recorded_at, 'payload', v.payload) ORDER BY v.sequence)
-             FROM execution_events AS v
-            WHERE v.tenant = $1 AND v.execution_id = $2
-              AND v.sequence <= c.last_sequence - cardinality($13::text::text[]))
+       CASE WHEN $3::bigint = 1 AND c.outcome = 'own'
+            THEN earlier_facts($1, $2, c.last_sequence - cardinality($13::text::text[]))
        END AS earlier
   FROM commit_tick($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::text[], $14::text::bigint[],
                    $15::text::json[], $16::text::text[], $17::text::text[], $18::text::boolean[],
@@ -34,13 +29,8 @@ WITH c AS MATERIALIZED (
     ON CONFLICT DO NOTHING
 )
 SELECT c.*,
-       CASE WHEN $3::bigint = 1 AND c.outcome = 'own' THEN (
-           SELECT json_agg(json_build_object(
-                      'sequence', v.sequence, 'epoch', v.epoch, 'event_type', v.event_type, 'timestamp', v.occurred_at,
-                      'recorded_at', v.recorded_at, 'payload', v.payload) ORDER BY v.sequence)
-             FROM execution_events AS v
-            WHERE v.tenant = $1 AND v.execution_id = $2
-              AND v.sequence <= c.last_sequence - cardinality($13::text::text[]))
+       CASE WHEN $3::bigint = 1 AND c.outcome = 'own'
+            THEN earlier_facts($1, $2, c.last_sequence - cardinality($13::text::text[]))
        END AS earlier
   FROM c
 

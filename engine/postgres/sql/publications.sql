@@ -17,11 +17,10 @@ SELECT tenant, execution_id, workflow_id, trace_id, last_sequence, completed_at
 
 -- name: facts
 SELECT v.sequence, v.epoch, v.event_type, v.occurred_at AS timestamp, v.recorded_at, v.payload, e.trace_id
-  FROM execution_events AS v
-  JOIN workflow_executions AS e ON e.tenant = v.tenant AND e.execution_id = v.execution_id
- WHERE v.tenant = $1 AND v.execution_id = $2 AND v.sequence > $3
+  FROM workflow_executions AS e
+ CROSS JOIN LATERAL execution_facts($1, $2, $3, $4) AS v
+ WHERE e.tenant = $1 AND e.execution_id = $2
  ORDER BY v.sequence
- LIMIT $4
 
 -- name: confirm
 -- Unless more has happened to it since it was looked at.

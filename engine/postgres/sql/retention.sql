@@ -22,11 +22,10 @@ SELECT tenant, execution_id
  LIMIT $2
 
 -- name: delete_execution
--- In one statement, at whose end its foreign keys are looked at. Every table with rows of executions stands here.
+-- In one statement, at whose end its foreign keys are looked at. Every table with rows of executions stands here but its
+-- events, which go with their partition: nobody is shown events of an execution that is not there.
 WITH journal AS (
     DELETE FROM tick_journal WHERE tenant = $1 AND execution_id = $2
-), events AS (
-    DELETE FROM execution_events WHERE tenant = $1 AND execution_id = $2
 ), tasks AS (
     DELETE FROM execution_tasks WHERE tenant = $1 AND execution_id = $2
 ), agents AS (
@@ -131,3 +130,40 @@ DELETE FROM hook_deliveries AS d
          LIMIT $2) AS old
  WHERE d.tenant = old.tenant AND d.execution_id = old.execution_id AND d.tick = old.tick
    AND d.position = old.position
+
+-- name: prepare_event_partitions
+SELECT prepare_event_partitions($1, $2)
+
+-- name: old_event_partitions
+SELECT name, from_at, until_at
+  FROM event_partitions()
+ WHERE until_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+ ORDER BY until_at
+
+-- name: count_kept_events
+-- Of executions that are still there: open ones, and those that ended late. An hour, for clocks that were set back.
+SELECT count(*)
+  FROM (SELECT
+          FROM workflow_executions AS e
+          JOIN execution_events AS v ON v.tenant = e.tenant AND v.execution_id = e.execution_id
+         WHERE e.recorded_from < $2::timestamptz + interval '1 hour'
+           AND v.recorded_at >= $1 AND v.recorded_at < $2
+         LIMIT $3) AS kept
+
+-- name: keep_events
+SELECT keep_events($1, $2, $3)
+
+-- name: drop_event_partition
+SELECT drop_event_partition($1, $2)
+
+-- name: delete_events_without_partition
+-- What no partition was made for in time is in the default partition, which stays.
+DELETE FROM execution_events_default AS v
+ USING (SELECT d.tenant, d.execution_id, d.sequence
+          FROM execution_events_default AS d
+         WHERE d.recorded_at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+           AND NOT EXISTS (SELECT FROM workflow_executions AS e
+                            WHERE e.tenant = d.tenant AND e.execution_id = d.execution_id)
+         ORDER BY d.recorded_at
+         LIMIT $2) AS old
+ WHERE v.tenant = old.tenant AND v.execution_id = old.execution_id AND v.sequence = old.sequence

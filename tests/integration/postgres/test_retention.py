@@ -115,11 +115,12 @@ async def age(superuser: Superuser, run: Run, days: float) -> None:
 
 
 async def tables_with_executions(superuser: Superuser) -> dict[str, str]:
-    """Table -> its column with an execution's id."""
+    """Table -> its column with an execution's id. Not the log of events, which goes by partitions."""
     rows = await superuser.fetch(
         "SELECT table_name, column_name FROM information_schema.columns JOIN information_schema.tables "
         "USING (table_schema, table_name) WHERE table_schema = 'public' AND table_type = 'BASE TABLE' "
-        "AND column_name IN ('execution_id', 'workflow_execution_id') ORDER BY column_name"
+        "AND column_name IN ('execution_id', 'workflow_execution_id') AND table_name NOT LIKE 'execution\\_events%' "
+        "ORDER BY column_name"
     )
     return {row["table_name"]: row["column_name"] for row in rows}
 

@@ -92,6 +92,17 @@ class FakeStore:
     async def delete_hook_deliveries(self, older_than_days: float, limit: int) -> int:
         return self._delete("hook_deliveries", older_than_days, limit)
 
+    async def prepare_event_partitions(self, days: int, ahead: int) -> int:
+        self.asked.append(("partitions ahead", days))
+        return ahead
+
+    async def drop_event_partitions(self, older_than_days: float) -> tuple[int, int]:
+        self.asked.append(("partitions", older_than_days))
+        return 1, 0
+
+    async def delete_events_without_partition(self, older_than_days: float, limit: int) -> int:
+        return self._delete("events", older_than_days, limit)
+
     def _delete(self, what: str, older_than_days: float, limit: int) -> int:
         self.asked.append((what, older_than_days))
         old = [days for days in self.rows.get(what, []) if days > older_than_days][:limit]
@@ -182,3 +193,18 @@ async def test_temporal_being_away_interrupts_the_round_and_deletes_nothing(desk
     with pytest.raises(UnavailableError):
         await desk.retention.sweep()
     assert desk.store.journals_kept == {execution_id}
+
+
+async def test_partitions_are_made_before_anything_and_dropped_behind_the_executions(desk: Desk) -> None:
+    await desk.retention.sweep()
+    order = [what for what, _ in desk.store.asked]
+    assert order[0] == "partitions ahead"
+    assert order.index("executions") < order.index("partitions") < order.index("events")
+    assert ("partitions", 30.0) in desk.store.asked
+
+
+@pytest.mark.parametrize(("retention_days", "width"), [(1, 1), (13, 1), (14, 7), (400, 7)])
+async def test_no_partition_is_wider_than_what_is_kept(retention_days: float, width: int) -> None:
+    desk = Desk(retention_days=retention_days)
+    await desk.retention.sweep()
+    assert ("partitions ahead", width) in desk.store.asked
