@@ -1,10 +1,10 @@
 """What fleet, registry and binding need of Redis, as a protocol. Implemented by `engine.events.hosts`."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 from uuid import UUID
 
-from engine.contracts.hosts import Group, HostReport, Wanted
+from engine.contracts.hosts import Group, HostEvent, HostReport, Wanted
 
 
 class WishPort(Protocol):
@@ -30,8 +30,8 @@ class FleetPort(Protocol):
         """Returns when hosts are wanted, at the latest after the timeout."""
         ...
 
-    async def host_gone(self, tenant: str, host_id: str) -> None:
-        """Report a host process as gone to the registry."""
+    async def host_gone(self, tenant: str, host_id: str, reason: str = "") -> None:
+        """Report a host process as gone to the registry, with the reason where it is known."""
         ...
 
     async def ensure_logins(self, passwords: dict[str, str]) -> Sequence[str]:
@@ -56,9 +56,13 @@ class RegistryPort(WishPort, Protocol):
         self,
         tenant: str,
         execution_ids: Sequence[UUID],
-        event: Literal["agent.registered", "agent.disconnected"],
+        event: HostEvent,
         host_id: str,
-    ) -> None: ...
+        reason: str = "",
+        speed: float = 1.0,
+    ) -> None:
+        """`reason`: of a host that is gone, where that is known. `speed`: with `agent.speed`."""
+        ...
 
     async def tell_host_to_renew(self, tenant: str, host_id: str) -> None:
         """It is held to be gone, but speaks: it must drop what it has and come back under a new id."""

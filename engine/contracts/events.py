@@ -25,6 +25,12 @@ class AgentEventType(StrEnum):
     """A host process is gone; `host_id` names it. Written by the engine's own registry, or by a host that stops."""
     REGISTERED = "agent.registered"
     """A host process that can serve the execution has come; written by the registry."""
+    SUSPECT = "agent.suspect"
+    """A host process has been silent for longer than it usually is; written by the registry."""
+    RECOVERED = "agent.recovered"
+    """It has been heard again; written by the registry."""
+    SPEED = "agent.speed"
+    """A host process works at another speed than was thought (`speed`); written by the registry."""
 
 
 class TaskError(Model):
@@ -48,6 +54,8 @@ class AgentEvent(Model):
     error: TaskError | None = None
     spawn: tuple[dict[str, Any], ...] | None = Field(None, description="on completed: tasks to add to the graph")
     host_id: str = ""
+    reason: str = Field("", description="on disconnected: why the host is gone, where that is known")
+    speed: float = Field(1.0, gt=0, le=1, description="of a host: 1.0 is that of most of its type")
 
 
 class InboxBatch(Model):
@@ -82,6 +90,9 @@ class AuditEventType(StrEnum):
     RETRY_SCHEDULED = "task.retry_scheduled"
     AGENT_BOUND = "agent.bound"
     AGENT_DISCONNECTED = "agent.disconnected"
+    AGENT_SUSPECT = "agent.suspect"
+    """Its host is silent for longer than it usually is: it gets nothing new until it is heard again."""
+    AGENT_RECOVERED = "agent.recovered"
     LATE_RESULT_REFUSED = "task.late_result_refused"
     RESUMED_FROM_CHECKPOINT = "workflow.resumed_from_checkpoint"
     VOTE_PROPOSED = "vote.proposed"

@@ -10,6 +10,10 @@ HostId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,255}$")]
 Word = Annotated[str, Field(min_length=1, max_length=255)]
 
 
+HostEvent = Literal["agent.registered", "agent.disconnected", "agent.suspect", "agent.recovered", "agent.speed"]
+"""What the registry tells executions of hosts."""
+
+
 class Group(NamedTuple):
     """The host processes of one agent type for one tenant."""
 
@@ -36,3 +40,4 @@ class HostReport(Model):
     features: tuple[Word, ...] = Field((), max_length=100, description="what it understands beyond the basic protocol")
     pid: int | None = Field(None, ge=0, le=2**31 - 1)
     draining: bool = False
+    reason: str = Field("", max_length=1_000, description="on disconnected: why the host is gone, where that is known")

@@ -77,6 +77,21 @@ class AgentBinding(Model):
     host_id: str | None = None
     slots: int = Field(1, description="tasks that it does at once")
     chains: bool = Field(False, description="its host understands fused chains")
+    speed: float = Field(1.0, description="of its host: 1.0 is that of most of its type, 0.5 takes twice as long")
+
+
+class Paced(Model):
+    """An agent whose host works at this speed now."""
+
+    agent_id: str
+    speed: float
+
+
+class Suspected(Model):
+    """An agent whose host is silent: it gets nothing new until it is heard again, or this time."""
+
+    agent_id: str
+    until_ms: int
 
 
 class Attempt(Model):
@@ -242,6 +257,9 @@ class Delta(Model):
     received: tuple[Arrival, ...] = Field((), description="external events, kept until a trigger takes them")
     forgotten: tuple[str, ...] = Field((), description="external events dropped because too many were waiting")
     failed: tuple[Failed, ...] = ()
+    suspected: tuple[Suspected, ...] = ()
+    recovered: tuple[str, ...] = Field((), description="agents whose host was suspect and is not any more")
+    paced: tuple[Paced, ...] = ()
     gone: tuple[str, ...] = Field((), description="agents whose host is lost")
     returned: tuple[Attempt, ...] = Field((), description="given back unstarted: ready again, same failure count")
     retried: tuple[str, ...] = Field((), description="whose retry delay is over: ready again")

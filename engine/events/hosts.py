@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
-from engine.contracts.hosts import Group, HostReport, Wanted
+from engine.contracts.hosts import Group, HostEvent, HostReport, Wanted
 from engine.contracts.streams import partition_of
 from engine.errors import ConfigurationError, UnavailableError
 from engine.events import keys, wire
@@ -122,12 +122,12 @@ class HostStreams:
                 pipe.xtrim(keys.agents_stream(tenant), minid=entry_id, approximate=True)
             await pipe.execute()
 
-    async def host_gone(self, tenant: str, host_id: str) -> None:
+    async def host_gone(self, tenant: str, host_id: str, reason: str = "") -> None:
         timestamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         fields: dict[Any, Any] = {
             "event_type": "agent.disconnected",
             "timestamp": timestamp,
-            "payload": orjson.dumps({"host_id": host_id}),
+            "payload": orjson.dumps({"host_id": host_id, **({"reason": reason} if reason else {})}),
         }
         async with _available():
             await self._redis.xadd(keys.agents_stream(tenant), fields, maxlen=AGENTS_STREAM_MAX, approximate=True)
@@ -138,12 +138,17 @@ class HostStreams:
         self,
         tenant: str,
         execution_ids: Sequence[UUID],
-        event: Literal["agent.registered", "agent.disconnected"],
+        event: HostEvent,
         host_id: str,
+        reason: str = "",
+        speed: float = 1.0,
     ) -> None:
         """An entry in the partition stream of each, as if an agent had reported it."""
         at_ms = time.time_ns() // 1_000_000
-        body = wire.encode_events([{"type": event, "at_ms": at_ms, "host_id": host_id}])
+        more: dict[str, Any] = {"reason": reason} if reason else {}
+        if event == "agent.speed":
+            more["speed"] = speed
+        body = wire.encode_events([{"type": event, "at_ms": at_ms, "host_id": host_id, **more}])
         for first in range(0, len(execution_ids), PIPELINE_MAX):
             async with _available(), self._redis.pipeline(transaction=False) as pipe:
                 for execution_id in map(str, execution_ids[first : first + PIPELINE_MAX]):

@@ -84,6 +84,8 @@ class WireEvent(BaseModel):
     progress: float | None = Field(None, ge=0, le=1)
     timeout_seconds: float | None = Field(None, gt=0, description="of the attempt that has started")
     host_id: str = Field("", max_length=255)
+    reason: str = ""
+    speed: float = Field(1.0, ge=0.01, le=1)
 
     def to_event(self) -> AgentEvent:
         error: TaskError | None = None
@@ -102,6 +104,8 @@ class WireEvent(BaseModel):
             error=error,
             spawn=tuple(self.spawn) if self.spawn else None,
             host_id=self.host_id,
+            reason=self.reason[:ERROR_MESSAGE_LENGTH_MAX],
+            speed=self.speed,
         )
 
     def fail(self, code: str, message: str, *, retryable: bool = False) -> None:

@@ -54,8 +54,15 @@ class AuditTrail:
     def bound(self, binding: AgentBinding) -> None:
         self.add(AuditEventType.AGENT_BOUND, agent_id=binding.agent_id, role=binding.role, host_id=binding.host_id)
 
-    def host_lost(self, agent_id: str, host_id: str | None) -> None:
-        self.add(AuditEventType.AGENT_DISCONNECTED, agent_id=agent_id, host_id=host_id)
+    def host_lost(self, agent_id: str, host_id: str | None, reason: str = "") -> None:
+        known: dict[str, Any] = {"reason": reason} if reason else {}
+        self.add(AuditEventType.AGENT_DISCONNECTED, agent_id=agent_id, host_id=host_id, **known)
+
+    def host_suspect(self, agent_id: str, host_id: str | None) -> None:
+        self.add(AuditEventType.AGENT_SUSPECT, agent_id=agent_id, host_id=host_id)
+
+    def host_recovered(self, agent_id: str, host_id: str | None) -> None:
+        self.add(AuditEventType.AGENT_RECOVERED, agent_id=agent_id, host_id=host_id)
 
     def assigned(self, attempt: Attempt) -> None:
         specs = self.state.specs

@@ -65,7 +65,9 @@ def sent_ahead(state: RunState, news: Iterable[int], room: int) -> Iterator[tupl
                 continue
             key = (host_id, role)
             if key not in agents:
-                agents[key] = next((a for a in state.agents_of(role) if a.host_id == host_id and a.chains), None)
+                agents[key] = next(
+                    (a for a in state.agents_of(role) if a.host_id == host_id and a.chains and a.takes_work), None
+                )
             agent = agents[key]
             if agent is not None:
                 yield j, riding_attempt(state, j, agent.agent_id)

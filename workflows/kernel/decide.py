@@ -219,6 +219,8 @@ class _Tick:
         if state.paused and state.grace_due_ms is not None and state.grace_due_ms <= now_ms:
             self._end_grace()
         self._expire_in_flight()
+        for agent_id in sorted(agent_id for agent_id, until_ms in state.suspects.items() if until_ms <= now_ms):
+            self.fold.recover(state.agents[agent_id])
         if state.paused:
             return
         if state.deadline_ms <= now_ms:

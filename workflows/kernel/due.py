@@ -18,6 +18,7 @@ def next_due_ms(state: RunState, policy: Policy) -> int | None:
             times.append(state.grace_due_ms)
     elif state.status is ExecutionStatus.EXECUTING:
         times.append(state.deadline_ms)
+        times.extend(state.suspects.values())
         times.extend(state.tasks[i].due_ms for i in state.awaiting if state.tasks[i].due_ms)
         if state.completed > state.checkpointed:
             times.append(state.checkpoint_due_ms)

@@ -5,13 +5,28 @@ from uuid import NAMESPACE_OID, uuid5
 
 from engine.contracts.dynamic import SpawnedBody
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
-from engine.contracts.kernel import AgentBinding, Attempt, Done, Failed, Started, Submission, TaskResult
+from engine.contracts.kernel import (
+    AgentBinding,
+    Attempt,
+    Done,
+    Failed,
+    Paced,
+    Started,
+    Submission,
+    Suspected,
+    TaskResult,
+)
 from engine.contracts.limits import ERROR_MESSAGE_LENGTH_MAX, TASK_LOSSES_MAX
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.chains import riders
 from workflows.kernel.spawning import SPAWN_REFUSED, SpawnRefusedError, plan_spawn
 from workflows.kernel.state import AgentRun, Phase, RunState, TaskRun
 from workflows.kernel.transitions import Transitions
+
+SUSPECT_MS_MAX = 60_000
+"""A host is heard again or gone long before. After this its agents count as others do: the news may have been lost."""
+
+_HOST_NEWS = frozenset({AgentEventType.SUSPECT, AgentEventType.RECOVERED, AgentEventType.SPEED})
 
 AGENT_LOST = "AGENT_LOST"
 TASK_TIMEOUT = "TASK_TIMEOUT"
@@ -44,7 +59,10 @@ class Fold:
         self.hosts_came = False
         self.bodies: list[SpawnedBody] = []
         """Of tasks that results added."""
-        self._lost_hosts: list[str] = []
+        self._lost_hosts: list[tuple[str, str]] = []
+        """With the reason, where it is known."""
+        self._news: dict[str, list[AgentEvent]] = {}
+        """Of hosts: the last word on whether they are suspect, and on their speed."""
 
     def bindings(self, bindings: Iterable[AgentBinding]) -> None:
         for binding in bindings:
@@ -61,9 +79,11 @@ class Fold:
         returned: list[AgentEvent] = []
         for event in events:
             if event.type is AgentEventType.DISCONNECTED:
-                self._lost_hosts.append(event.host_id)
+                self._lost_hosts.append((event.host_id, event.reason))
             elif event.type is AgentEventType.REGISTERED:
                 self.hosts_came = True
+            elif event.type in _HOST_NEWS:
+                self._news.setdefault(event.host_id, []).append(event)
             elif event.type is AgentEventType.TASK_RETURNED:
                 returned.append(event)
             else:
@@ -71,13 +91,37 @@ class Fold:
         # As a stored tick is applied: first what was done, then what was given back behind it.
         for event in returned:
             self._task_event(event)
-        for host_id in self._lost_hosts:
+        if self._news:
+            self._hear_of_hosts()
+        for host_id, reason in self._lost_hosts:
             for agent_id in sorted(self.state.agents):
                 agent = self.state.agents[agent_id]
                 if agent.host_id == host_id:
-                    self.lose(agent, f"the process {host_id} that served it is gone")
+                    why = f"the process {host_id} that served it is gone"
+                    self.lose(agent, f"{why} ({reason})" if reason else why, reason)
 
-    def lose(self, agent: AgentRun, why: str) -> None:
+    def _hear_of_hosts(self) -> None:
+        for agent_id in sorted(self.state.agents):
+            agent = self.state.agents[agent_id]
+            for event in self._news.get(agent.host_id or "", ()):
+                if event.type is AgentEventType.SPEED and event.speed != agent.speed:
+                    self.change.pace(Paced(agent_id=agent_id, speed=event.speed))
+            suspicions = [e for e in self._news.get(agent.host_id or "", ()) if e.type is not AgentEventType.SPEED]
+            if not suspicions:
+                continue
+            suspect = suspicions[-1].type is AgentEventType.SUSPECT
+            if suspect and not agent.suspect:
+                until_ms = self.change.at_ms + SUSPECT_MS_MAX
+                self.change.suspect(Suspected(agent_id=agent_id, until_ms=until_ms))
+                self.trail.host_suspect(agent_id, agent.host_id)
+            elif agent.suspect and not suspect:
+                self.recover(agent)
+
+    def recover(self, agent: AgentRun) -> None:
+        self.trail.host_recovered(agent.agent_id, agent.host_id)
+        self.change.recover(agent.agent_id)
+
+    def lose(self, agent: AgentRun, why: str, reason: str = "") -> None:
         """Its host is gone: what it had in flight runs elsewhere, and it needs another host."""
         state = self.state
         for i in sorted(state.in_flight):
@@ -89,7 +133,7 @@ class Fold:
                 self._take_back((i, *riders(state, i)), "its agent was lost")
             else:
                 self.fail(i, AGENT_LOST, f"agent {agent.agent_id} was lost: {why}", retryable=True, blamed=False)
-        self.trail.host_lost(agent.agent_id, agent.host_id)
+        self.trail.host_lost(agent.agent_id, agent.host_id, reason)
         self.change.lose(agent.agent_id)
 
     def _task_event(self, event: AgentEvent) -> None:

@@ -19,9 +19,9 @@ PREFETCH_TASKS_MAX = 500
 def window(state: RunState, agent: AgentRun) -> int:
     """How many attempts may be with this agent: its slots, and about 30 ms of work ahead once its pace is known."""
     pace_ms = state.pace_ms.get(agent.role)
-    if pace_ms is None or pace_ms > PREFETCH_MS:
+    if pace_ms is None or pace_ms > PREFETCH_MS * agent.speed:
         return agent.slots
-    ahead = int(PREFETCH_MS * agent.slots / max(pace_ms, 0.05))
+    ahead = int(PREFETCH_MS * agent.speed * agent.slots / max(pace_ms, 0.05))
     return agent.slots + min(ahead, PREFETCH_TASKS_MAX)
 
 
@@ -98,30 +98,30 @@ class Policy:
 
 
 def least_loaded(state: RunState, role: str, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
-    """In order of urgency, each to the agent with the smallest load for its slots."""
+    """In order of urgency, each to the agent with the smallest load for its slots and its speed."""
     if not waiting:
         return
+    agents = state.agents_of(role)
     heap = [
-        (agent.load / agent.slots, agent.load, n, agent.agent_id, agent.slots, window(state, agent))
-        for n, agent in enumerate(state.agents_of(role))
-        if agent.host_id is not None
+        (agent.share(agent.load), agent.load, n, window(state, agent))
+        for n, agent in enumerate(agents)
+        if agent.takes_work
     ]
-    heap = [entry for entry in heap if entry[1] < entry[5]]
+    heap = [entry for entry in heap if entry[1] < entry[3]]
     heapify(heap)
-    for _, i in tuple(waiting[: sum(entry[5] - entry[1] for entry in heap)]):
-        _, load, n, agent_id, slots, limit = heap[0]
-        yield i, agent_id
+    for _, i in tuple(waiting[: sum(entry[3] - entry[1] for entry in heap)]):
+        _, load, n, limit = heap[0]
+        yield i, agents[n].agent_id
         load += 1
         # A full agent sinks to the bottom; when all are full the slice above has ended.
-        share = load / slots if load < limit else float("inf")
-        heapreplace(heap, (share, load, n, agent_id, slots, limit))
+        heapreplace(heap, (agents[n].share(load) if load < limit else float("inf"), load, n, limit))
 
 
 def _to_named_agents(state: RunState, waiting: list[tuple[int, int]]) -> Iterator[tuple[int, str]]:
     loads: dict[str, int] = {}
     for _, i in tuple(waiting):
         agent = state.agents.get(state.specs[i].agent or "")
-        if agent is None or agent.host_id is None:
+        if agent is None or not agent.takes_work:
             continue
         load = loads.get(agent.agent_id, agent.load)
         if load < window(state, agent):
@@ -137,6 +137,6 @@ def _alone(state: RunState) -> Iterator[tuple[int, str]]:
         spec = state.specs[i]
         for agent_id in sorted(state.agents):
             agent = state.agents[agent_id]
-            if agent.role == spec.role and agent.host_id is not None and spec.agent in (None, agent_id):
+            if agent.role == spec.role and agent.takes_work and spec.agent in (None, agent_id):
                 yield i, agent_id
                 return

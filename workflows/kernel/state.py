@@ -126,7 +126,7 @@ class TaskRun:
 class AgentRun:
     """A logical agent: bound to a host process, or (host_id None) waiting for one."""
 
-    __slots__ = ("agent_id", "chains", "host_id", "load", "pace_ms", "role", "slots", "turn")
+    __slots__ = ("agent_id", "chains", "host_id", "load", "pace_ms", "role", "slots", "speed", "suspect", "turn")
 
     def __init__(self, agent_id: str, role: str) -> None:
         self.agent_id = agent_id
@@ -135,12 +135,25 @@ class AgentRun:
         self.slots = 1
         self.chains = False
         """Its host understands fused chains."""
+        self.suspect = False
+        """Its host is silent for longer than usual: what it has stays there, and nothing new goes there."""
+        self.speed = 1.0
+        """Of its host, where most of its type have 1.0."""
         self.load = 0
         """Attempts in flight, those that ride behind others not counted."""
         self.turn = 0
         """Where its last assignment stands among all of the execution, and (below) a moving average of how long its
         tasks take. Kept only where the strategy asks for it, see `RunState.tracks_agents`."""
         self.pace_ms: float | None = None
+
+    @property
+    def takes_work(self) -> bool:
+        return self.host_id is not None and not self.suspect
+
+    def share(self, load: int) -> float:
+        """How much it has to do with so many attempts, by which agents are compared. Of two that have nothing to do the
+        faster one has less: what is given now takes the slower one longer."""
+        return ((load + 1) / self.speed - 1) / self.slots
 
 
 class RunState:
@@ -202,6 +215,8 @@ class RunState:
                 agent_id = f"{role}-{n}"
                 self.agents[agent_id] = AgentRun(agent_id, role)
 
+        self.suspects: dict[str, int] = {}
+        """Agents whose host is suspect, and until when: should the news that it recovered be lost."""
         self.tracks_agents = launch.pattern_config.get("strategy") in _TRACKING_STRATEGIES
         self.turns = 0
         """Assignments so far, where they are counted."""
@@ -304,8 +319,21 @@ class RunState:
             "graph": graph_snapshot(self),
             "coordination": coordination_snapshot(self),
             "compensation": compensation_snapshot(self),
+            "health": self._health_snapshot(),
             "scalars": {name: getattr(self, name) for name in _SCALARS},
         }
+
+    def _health_snapshot(self) -> dict[str, Any]:
+        speeds = {agent_id: agent.speed for agent_id, agent in sorted(self.agents.items()) if agent.speed != 1.0}
+        return {"suspects": [[agent_id, self.suspects[agent_id]] for agent_id in sorted(self.suspects)],
+                "speeds": speeds}  # fmt: skip
+
+    def _restore_health(self, data: dict[str, Any]) -> None:
+        self.suspects = dict(data.get("suspects", ()))
+        for agent_id in self.suspects:
+            self.agents[agent_id].suspect = True
+        for agent_id, speed in data.get("speeds", {}).items():
+            self.agents[agent_id].speed = speed
 
     def _agent_to_list(self, agent: AgentRun) -> list[Any]:
         tracked = [agent.turn, agent.pace_ms] if self.tracks_agents else []
@@ -324,6 +352,7 @@ class RunState:
             agent.host_id, agent.slots, agent.chains = host_id, slots, bool(more and more[0])
             if len(more) > 2:
                 agent.turn, agent.pace_ms = more[1], more[2]
+        state._restore_health(data.get("health", {}))
         state.pace_ms = dict(data["pace_ms"])
         state.consumed = dict.fromkeys(data["consumed"])
         state.low, state.fence = (data["low"][0], data["low"][1]), data["fence"]

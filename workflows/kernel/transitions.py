@@ -14,7 +14,9 @@ from engine.contracts.kernel import (
     Delta,
     Done,
     Failed,
+    Paced,
     Started,
+    Suspected,
     TerminalError,
 )
 from engine.contracts.streams import entry_order
@@ -56,11 +58,32 @@ class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions, C
         self.undo.set(agent, "host_id", binding.host_id)
         self.undo.set(agent, "slots", binding.slots)
         self.undo.set(agent, "chains", binding.chains)
+        self._trust(binding.agent_id)
+        self.undo.set(agent, "speed", binding.speed)
         self._record("bound", binding)
 
     def lose(self, agent_id: str) -> None:
         self.undo.set(self.state.agents[agent_id], "host_id", None)
+        self._trust(agent_id)
         self._record("gone", agent_id)
+
+    def suspect(self, item: Suspected) -> None:
+        self.undo.set(self.state.agents[item.agent_id], "suspect", True)
+        self.undo.put(self.state.suspects, item.agent_id, item.until_ms)
+        self._record("suspected", item)
+
+    def recover(self, agent_id: str) -> None:
+        self._trust(agent_id)
+        self._record("recovered", agent_id)
+
+    def _trust(self, agent_id: str) -> None:
+        if agent_id in self.state.suspects:
+            self.undo.set(self.state.agents[agent_id], "suspect", False)
+            self.undo.drop(self.state.suspects, agent_id)
+
+    def pace(self, item: Paced) -> None:
+        self.undo.set(self.state.agents[item.agent_id], "speed", item.speed)
+        self._record("paced", item)
 
     # Tasks -------------------------------------------------------------------------------------------------
 
@@ -291,6 +314,9 @@ def apply_delta(state: RunState, delta: Delta) -> None:
         (delta.received, change.receive),
         (delta.forgotten, change.forget),
         (delta.failed, change.fail),
+        (delta.suspected, change.suspect),
+        (delta.recovered, change.recover),
+        (delta.paced, change.pace),
         (delta.gone, change.lose),
         (delta.returned, change.give_back),
         (delta.retried, change.retry),

@@ -153,7 +153,7 @@ class HierarchicalPolicy(Policy):
         agent = state.agents.get(to)
         if agent is None:
             yield from least_loaded(state, to, waiting)
-        elif agent.host_id is not None:
+        elif agent.takes_work:
             for _, i in waiting[: max(window(state, agent) - agent.load, 0)]:
                 yield i, to
 
@@ -166,7 +166,7 @@ class HierarchicalPolicy(Policy):
                 continue
             to = state.board.get(rights.to_key(state.specs[i].id)) or state.specs[i].agent or state.specs[i].role
             for agent in self._named(state, to):
-                if agent.host_id is not None:
+                if agent.takes_work:
                     yield i, agent.agent_id
                     return
 

@@ -42,7 +42,7 @@ class Sharing:
 
     def __init__(self, state: RunState, role: str, room: Room) -> None:
         self.state = state
-        self.agents = [agent for agent in state.agents_of(role) if agent.host_id is not None]
+        self.agents = [agent for agent in state.agents_of(role) if agent.takes_work]
         self.loads = {agent.agent_id: agent.load for agent in self.agents}
         self.limits = {agent.agent_id: room(agent) for agent in self.agents}
 
@@ -71,12 +71,12 @@ class Sharing:
             avoided = self.state.board.get(avoid_key(self.state.specs[i].id), ())
             others = [a for a in self.agents if a.agent_id not in avoided and self.has_room(a.agent_id)]
             if others:
-                chosen = min(others, key=lambda a: self.loads[a.agent_id] / a.slots)
+                chosen = min(others, key=lambda a: a.share(self.loads[a.agent_id]))
                 self.give(chosen.agent_id)
                 yield i, chosen.agent_id
 
     def least_loaded(self, waiting: Waiting) -> Share:
-        yield from self._by(waiting, lambda agent, load: load / agent.slots)
+        yield from self._by(waiting, AgentRun.share)
 
     def by_turns(self, waiting: Waiting) -> Share:
         """To the agent whose last turn is longest ago."""
