@@ -52,6 +52,7 @@ from engine.postgres.stores import Stores
 from engine.recovery.reconciler import Reconciler
 from engine.recovery.retention import Retention
 from engine.recovery.scheduler import CapacityScheduler
+from engine.recovery.statistics import StatisticsKeeper
 from engine.settings import Settings
 from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
@@ -209,6 +210,7 @@ async def build(
             Reconciler(stores.maintenance, stores.executions, launcher).run,
             CapacityScheduler(stores.capacity, stores.maintenance, stores.executions, launcher, settings.capacity).run,
             Retention(stores.retention, launcher, settings).run,
+            StatisticsKeeper(stores.statistics).run,
         ]
     if WORKFLOWS in roles:
         bodies = GrownBodies(stores.dispatch, stores.graphs)

@@ -40,6 +40,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "send-event": LazyCommand("cli.executions", "Send an external event to an execution's waiting tasks."),
     "recount": LazyCommand("cli.votes", "Count a swarm's votes again under another rule."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
+    "statistics": LazyCommand("cli.statistics", "Show how executions have gone, by pattern and by workflow."),
     "dlq": LazyCommand(
         "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True
     ),

@@ -26,6 +26,7 @@ from engine.contracts.model import Model
 from engine.contracts.patterns.language import PatternRegistration
 from engine.contracts.patterns.registered import PatternSummary, RegisteredPattern
 from engine.contracts.plan import Plan
+from engine.contracts.statistics import Statistics
 from engine.contracts.views import (
     CheckpointView,
     ExecutionEvent,
@@ -516,6 +517,30 @@ class RetentionStore(Protocol):
     async def delete_events_without_partition(self, older_than_days: float, limit: int) -> int:
         """Of executions that are gone, and that no partition had been made for."""
         ...
+
+
+class StatisticsReader(Protocol):
+    """Implemented by `engine.postgres.statistics`."""
+
+    async def report(
+        self, tenant: str, *, limit: int, page_token: str | None = None, workflow_id: UUID | None = None
+    ) -> Statistics:
+        """As they were counted last; `workflow_id` chooses among the workflows, not what is summed up."""
+        ...
+
+
+class StatisticsStore(StatisticsReader, Protocol):
+    """Counts them, as the maintenance role."""
+
+    def leader(self, name: str) -> AbstractAsyncContextManager[bool]:
+        """As `MaintenanceStore.leader`."""
+        ...
+
+    async def tenants(self, after: str, limit: int) -> Sequence[str]:
+        """Those with something to count or to forget, in order."""
+        ...
+
+    async def refresh(self, tenant: str) -> None: ...
 
 
 class CapacityReader(Protocol):

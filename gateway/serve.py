@@ -42,6 +42,7 @@ from gateway.operations.hooks import HookOperations, HookRequests
 from gateway.operations.operation import Operations
 from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
+from gateway.operations.statistics import StatisticsOperations
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
 from gateway.operations.watch_tickets import WatchTicketOperations
@@ -206,6 +207,7 @@ def _operations(
         WatchTicketOperations(stores.executions, tickets),
         HookOperations(stores.hooks, directory, hook_queue, HookActions(settings), enabled=settings.hooks_enabled),
         CompensationOperations(stores.compensations, launcher),
+        StatisticsOperations(stores.statistics),
         pressure,
     )
 

@@ -22,6 +22,7 @@ from engine.postgres.plans import PostgresPlanStore
 from engine.postgres.pool import Database
 from engine.postgres.publications import PostgresPublicationStore
 from engine.postgres.retention import PostgresRetentionStore
+from engine.postgres.statistics import PostgresStatisticsStore
 from engine.settings import Settings
 
 
@@ -43,6 +44,7 @@ class Stores:
     plans: PostgresPlanStore
     patterns: PostgresPatternStore
     retention: PostgresRetentionStore
+    statistics: PostgresStatisticsStore
     hooks: PostgresHookStore
     hook_deliveries: PostgresHookDeliveries
     publications: PostgresPublicationStore
@@ -70,6 +72,7 @@ class Stores:
                 plans=PostgresPlanStore(database),
                 patterns=PostgresPatternStore(database),
                 retention=PostgresRetentionStore(database),
+                statistics=PostgresStatisticsStore(database),
                 hooks=PostgresHookStore(database, settings.hooks_circuit_seconds),
                 hook_deliveries=PostgresHookDeliveries(database, settings.hooks_circuit_failures),
                 publications=PostgresPublicationStore(database),

@@ -50,6 +50,7 @@ from gateway.operations.operation import (
     parse_parameters,
 )
 from gateway.operations.patterns import PatternOperations, pattern_operations
+from gateway.operations.statistics import ReadStatistics, StatisticsOperations
 from gateway.operations.system import ListAgents, SystemOperations
 from gateway.operations.watch_tickets import WatchTicketOperations
 
@@ -92,6 +93,7 @@ def build_operations(
     watch_tickets: WatchTicketOperations,
     hooks: HookOperations,
     compensations: CompensationOperations,
+    statistics: StatisticsOperations,
     pressure: LoadGauge | None = None,
 ) -> Operations:
     create = Operation(
@@ -147,6 +149,7 @@ def build_operations(
         *compensation_operations(compensations),
         of_engine("agent.list", read, ListAgents, system.agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
+        of_engine("statistics.get", read, ReadStatistics, statistics.get),
         of_engine("audit.list", admin, PageParameters, system.audit),
         of_letters("dead_letter.list", admin, ListDeadLetters, dead_letters.list),
         of_letters("dead_letter.get", admin, DeadLetterReference, dead_letters.get, subject_field="letter_id"),

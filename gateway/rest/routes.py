@@ -143,6 +143,13 @@ ROUTES: Final = (
     Route("POST", f"{_HOOK}/execute", "hooks.execute", "Run a hook once, with a simulated event", body="required"),
     Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
     Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
+    Route(
+        "GET",
+        "/statistics",
+        "statistics.get",
+        "How executions have gone, by pattern and by workflow",
+        query=(*_PAGE, "workflow_id"),
+    ),
     Route("GET", "/dead-letters", "dead_letter.list", "What could not be delivered, newest first", query=_PAGE),
     Route("GET", "/dead-letters/{letter_id}", "dead_letter.get", "A dead letter with the entry as it was written"),
     Route("POST", "/dead-letters/replay", "dead_letter.replay", "Send dead letters again", body="required"),

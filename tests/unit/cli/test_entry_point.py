@@ -68,7 +68,7 @@ def test_a_client_command_loads_no_database_driver() -> None:
 def test_a_mistyped_command_gets_a_suggestion(orchestrator: Orchestrator) -> None:
     outcome = orchestrator("stauts")
     assert outcome.code == 2
-    assert "Did you mean 'status'?" in outcome.stderr
+    assert "Did you mean 'status'" in outcome.stderr
     assert "see: orchestrator --help" in outcome.stderr
 
 

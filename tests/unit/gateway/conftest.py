@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from engine.contracts.definition import WorkflowDefinition
 from engine.contracts.patterns import SUPPORTED_PATTERNS
+from engine.contracts.statistics import RunStatistics, Statistics
 from engine.errors import CapabilitiesUnavailableError
 from engine.security.keys import FixedKeys, VerificationKey, key_id
 from engine.security.tokens import TokenIssuer, TokenVerifier
@@ -26,6 +28,7 @@ from gateway.operations.executions import ExecutionOperations
 from gateway.operations.hooks import HookOperations
 from gateway.operations.patterns import PatternOperations
 from gateway.operations.planning import PlanningDesk
+from gateway.operations.statistics import StatisticsOperations
 from gateway.operations.system import SystemOperations
 from gateway.operations.table import build_operations
 from gateway.operations.watch_tickets import WatchTicketOperations
@@ -74,6 +77,20 @@ async def known_types_only(tenant: str, definition: WorkflowDefinition) -> None:
             raise CapabilitiesUnavailableError(f"agents.{role}: no agent type {agent.type!r} is known")
 
 
+class FakeStatistics:
+    """Nothing was counted yet, but for what a test puts there."""
+
+    def __init__(self) -> None:
+        self.of: dict[str, Statistics] = {}
+        self.asked: list[tuple[str, int, UUID | None]] = []
+
+    async def report(
+        self, tenant: str, *, limit: int, page_token: str | None = None, workflow_id: UUID | None = None
+    ) -> Statistics:
+        self.asked.append((tenant, limit, workflow_id))
+        return self.of.get(tenant) or Statistics(items=(), total=RunStatistics(executions={}), patterns={})
+
+
 class FakeRateLimit:
     def __init__(self) -> None:
         self.wait_seconds: float | None = None
@@ -117,6 +134,7 @@ class Gateway:
         self.tickets = FakeTickets()
         self.pressure = FakeGauge()
         self.compensations = FakeCompensationStore()
+        self.statistics = FakeStatistics()
         self.patterns = FakePatternStore()
         self.hooks = FakeHookStore()
         self.hook_queue = FakeHookQueue()
@@ -152,6 +170,7 @@ class Gateway:
             WatchTicketOperations(self.executions, self.tickets),
             HookOperations(self.hooks, directory, self.hook_queue, self.hook_actions, enabled=settings.hooks_enabled),
             CompensationOperations(self.compensations, self.launcher),
+            StatisticsOperations(self.statistics),
             self.pressure,
         )
         self.dependencies = GatewayDependencies(
