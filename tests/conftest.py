@@ -18,7 +18,13 @@ from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import migrate
+from tests.cluster.fixtures import control_plane as control_plane
+from tests.cluster.fixtures import put_last
 from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    put_last(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
