@@ -101,6 +101,12 @@ class UnavailableError(EngineError):
     transient = True
 
 
+class CircuitOpenError(UnavailableError):
+    """A circuit breaker lets nothing through at present; `data["retry_after_seconds"]` says when it may."""
+
+    code = "CIRCUIT_OPEN"
+
+
 class LaunchRefusedError(EngineError):
     """Temporal does not take the execution, and would not take it later either."""
 

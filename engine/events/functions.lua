@@ -301,3 +301,176 @@ redis.register_function{function_name = 'orc_trim_facts', callback = trim_facts,
 redis.register_function('orc_share_partitions', share_partitions)
 redis.register_function('orc_leave_partitions', leave_partitions)
 redis.register_function('orc_requeue_strays', requeue_strays)
+
+-- Circuit breakers, one hash each: state, failures (that followed each other), threshold, timeout, due (when an open one
+-- may be probed), opened_by, total; "f:<id>" failures that are counted, "p:<id>" until when a probe holds its place.
+local COUNTED_MS, COUNTED_MAX, KEEP_MS = 600000, 64, 7200000
+
+local function load_breaker(key)
+  local fields, flat = {}, redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    fields[flat[i]] = flat[i + 1]
+  end
+  return {
+    fields = fields, state = fields.state or 'closed', failures = tonumber(fields.failures or '0'),
+    total = tonumber(fields.total or '0'), due = tonumber(fields.due or '0'),
+    threshold = tonumber(fields.threshold or '0'), timeout = tonumber(fields.timeout or '0'),
+    opened_by = fields.opened_by or '', counted = 0, dirty = false,
+  }
+end
+
+local function forget(breaker, prefix, keeps)
+  local kept = 0
+  for name, value in pairs(breaker.fields) do
+    if string.sub(name, 1, 2) == prefix then
+      if keeps and keeps(tonumber(value)) then
+        kept = kept + 1
+      else
+        breaker.fields[name], breaker.dirty = nil, true
+      end
+    end
+  end
+  return kept
+end
+
+local function open_breaker(breaker, rule)
+  forget(breaker, 'p:')
+  breaker.state, breaker.due = 'open', rule.now + rule.timeout
+  breaker.threshold, breaker.timeout, breaker.opened_by = rule.threshold, rule.timeout, rule.who
+end
+
+local function call_failed(breaker, rule, id, counted_as)
+  if breaker.state == 'half_open' and breaker.fields['p:' .. id] then
+    breaker.failures = breaker.failures + 1
+    open_breaker(breaker, rule)
+  elseif breaker.state == 'closed' and not breaker.fields['f:' .. counted_as] then
+    local counted = forget(breaker, 'f:', function(at) return at > rule.now - COUNTED_MS end)
+    if counted >= COUNTED_MAX then
+      forget(breaker, 'f:')
+    end
+    breaker.fields['f:' .. counted_as] = string.format('%.0f', rule.now)
+    breaker.failures = breaker.failures + 1
+    if breaker.failures >= rule.threshold then
+      open_breaker(breaker, rule)
+    end
+  else
+    return
+  end
+  breaker.counted, breaker.total, breaker.dirty = breaker.counted + 1, breaker.total + 1, true
+end
+
+local function call_worked(breaker, id)
+  if breaker.state == 'half_open' and breaker.fields['p:' .. id] then
+    forget(breaker, 'p:')
+    breaker.state, breaker.failures, breaker.dirty = 'closed', 0, true
+  elseif breaker.state == 'closed' and breaker.failures > 0 then
+    breaker.failures, breaker.dirty = 0, true
+  end
+end
+
+-- How many probes could start now; those that hold a place already and ask again do not need another one.
+local function places(breaker, rule)
+  if breaker.state == 'open' then
+    return breaker.due <= rule.now and rule.probes or 0
+  end
+  return math.max(rule.probes - forget(breaker, 'p:', function(until_ms) return until_ms > rule.now end), 0)
+end
+
+local function admit_calls(breaker, rule, wanted, lease)
+  if breaker.state == 'closed' or #wanted == 0 then
+    return 1
+  end
+  local free, new = places(breaker, rule), 0
+  for _, id in ipairs(wanted) do
+    new = new + (breaker.fields['p:' .. id] and 0 or 1)
+  end
+  if new > free or (breaker.state == 'open' and free == 0) then
+    return 0
+  end
+  breaker.state, breaker.dirty = 'half_open', true
+  for _, id in ipairs(wanted) do
+    breaker.fields['p:' .. id] = string.format('%.0f', rule.now + lease)
+  end
+  return 1
+end
+
+local function save_breaker(names, key, service, breaker)
+  local fields = breaker.fields
+  fields.state, fields.opened_by = breaker.state, breaker.opened_by
+  for name, value in pairs({
+    failures = breaker.failures, total = breaker.total, due = breaker.due, threshold = breaker.threshold,
+    timeout = breaker.timeout,
+  }) do
+    fields[name] = string.format('%.0f', value)
+  end
+  local flat = {}
+  for name, value in pairs(fields) do
+    table.insert(flat, name)
+    table.insert(flat, value)
+  end
+  redis.call('DEL', key)
+  redis.call('HSET', key, unpack(flat))
+  redis.call('PEXPIRE', key, math.max(KEEP_MS, 10 * breaker.timeout))
+  redis.call('SADD', names, service)
+end
+
+local function view_of(breaker, rule, admitted)
+  local free, retry_in = 0, 0
+  if breaker.state ~= 'closed' then
+    free = places(breaker, rule)
+    if breaker.state == 'open' then
+      retry_in = math.max(breaker.due - rule.now, 0)
+    elseif free == 0 then
+      retry_in = math.min(math.max(math.floor(rule.timeout / 4), 250), 10000)
+    end
+  end
+  return {
+    breaker.state, breaker.failures, breaker.threshold, retry_in, free, breaker.opened_by, admitted, breaker.counted,
+    breaker.total,
+  }
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+-- What came of calls, and which calls are wanted, as one step. KEYS: the set of the breakers' names, then a breaker's hash
+-- for each. ARGV: threshold, timeout in ms, probes at once, who asks; then for each breaker its name, the lease of its
+-- probes in ms, the number of ends and of wanted calls, for each end its verdict, its call and as what it counts, and
+-- the wanted calls. Of one breaker's wanted calls all are admitted or none.
+local function consult_breakers(keys, args)
+  local rule = {
+    now = now_ms(), threshold = tonumber(args[1]), timeout = tonumber(args[2]), probes = tonumber(args[3]), who = args[4],
+  }
+  local at, answers = 5, {}
+  for n = 2, #keys do
+    local service, lease = args[at], tonumber(args[at + 1])
+    local ends, wants = tonumber(args[at + 2]), tonumber(args[at + 3])
+    local breaker, wanted = load_breaker(keys[n]), {}
+    at = at + 4
+    for _ = 1, ends do
+      local verdict, id, counted_as = args[at], args[at + 1], args[at + 2]
+      if verdict == 'failed' then
+        call_failed(breaker, rule, id, counted_as)
+      elseif verdict == 'worked' then
+        call_worked(breaker, id)
+      elseif breaker.fields['p:' .. id] then
+        breaker.fields['p:' .. id], breaker.dirty = nil, true
+      end
+      at = at + 3
+    end
+    for i = 1, wants do
+      wanted[i] = args[at + i - 1]
+    end
+    at = at + wants
+    local admitted = admit_calls(breaker, rule, wanted, lease)
+    answers[n - 1] = view_of(breaker, rule, admitted)
+    if breaker.dirty then
+      save_breaker(keys[1], keys[n], service, breaker)
+    end
+  end
+  return answers
+end
+
+redis.register_function('orc_consult_breakers', consult_breakers)

@@ -86,3 +86,17 @@ def hooks_queue(tenant: str, band: int) -> str:
 def hooks_reply(tenant: str, request_id: str) -> str:
     """Where the answer to a run that somebody waits for is put."""
     return f"{tenant_prefix(tenant)}hooks:reply:{request_id}"
+
+
+def breakers(tenant: str | None) -> str:
+    """The names of the tenant's circuit breakers; without a tenant, of those before services that the engine calls."""
+    return "orc:breakers:{services}" if tenant is None else f"{tenant_prefix(tenant)}breakers"
+
+
+def breaker(tenant: str | None, service: str) -> str:
+    return f"orc:breaker:{{services}}:{service}" if tenant is None else f"{tenant_prefix(tenant)}breaker:{service}"
+
+
+def agent_failures(tenant: str) -> str:
+    """How many attempts of each agent type have failed."""
+    return f"{tenant_prefix(tenant)}agent_failures"
