@@ -6,6 +6,7 @@ import typer
 import uvloop
 
 from cli.configuration import load_settings
+from cli.probe_server import probed
 from cli.serve import run_role
 from worker import serve as serve_worker
 
@@ -21,16 +22,21 @@ def worker(
     ] = None,
 ) -> None:
     """Workflows and activities, and the bridge from the event streams."""
-    run_role(serve_worker(load_settings(), frozenset(role or WORKER_ROLES)), uvloop.new_event_loop)
+    _run(frozenset(role or WORKER_ROLES))
 
 
 @app.command()
 def bridge() -> None:
     """The bridge from the event streams alone."""
-    run_role(serve_worker(load_settings(), frozenset({"bridge"})), uvloop.new_event_loop)
+    _run(frozenset({"bridge"}))
 
 
 @app.command()
 def hooks() -> None:
     """Workers for asynchronous hooks."""
-    run_role(serve_worker(load_settings(), frozenset({"hooks"})), uvloop.new_event_loop)
+    _run(frozenset({"hooks"}))
+
+
+def _run(roles: frozenset[str]) -> None:
+    settings = load_settings()
+    run_role(probed(settings, lambda: serve_worker(settings, roles)), uvloop.new_event_loop)

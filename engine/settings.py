@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     # Gateway
     host: str = "127.0.0.1"
     port: int = Field(8002, ge=0, le=65535)
+    probe_port: int | None = Field(None, ge=1, le=65535)
+    """Where roles other than the gateway answer probes; they do not when absent."""
     public_url: str | None = None
     """The address in answers' URLs; the request's own when absent."""
     request_bytes_max: int = limits.REQUEST_BYTES_MAX
@@ -105,6 +107,8 @@ class Settings(BaseSettings):
     # Agents as Kubernetes pods
     allocator: Literal["process", "kubernetes"] = "process"
     """Whether agents of the types that the engine starts run in host processes here or each in a pod of its own."""
+    allocation_seconds: float = Field(30.0, ge=1, le=3600)
+    """How long an execution that has nothing else to do waits for its agents; a pull of a large image takes longer."""
     kubernetes_kubeconfig: Path | None = None
     """Without it: the service account of the pod in which this process runs, or else the user's own kubeconfig."""
     kubernetes_context: str | None = None
@@ -114,6 +118,10 @@ class Settings(BaseSettings):
     """In front of the tenant's name; deployments that share a cluster need different ones."""
     kubernetes_manage_namespaces: bool = True
     """Whether the engine makes the tenants' namespaces with quota and policies, or finds them made."""
+    kubernetes_tenant_role: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]{0,252}$")
+    """A ClusterRole that the engine gives itself in each namespace that it makes, where it has no wider rights."""
+    kubernetes_service_account: str | None = Field(None, pattern=r"^[a-z0-9-]{1,63}/[a-z0-9.-]{1,253}$")
+    """To whom it gives it: `namespace/name`."""
     kubernetes_quota_cpu_cores: float = Field(100.0, gt=0, le=1_000_000)
     kubernetes_quota_memory_bytes: int = Field(200 * 1024**3, gt=0)
     kubernetes_quota_pods: int = Field(500, ge=1, le=1_000_000)

@@ -76,6 +76,8 @@ def _add_metrics(app: FastAPI, dependencies: GatewayDependencies) -> None:
     async def metrics(request: Request) -> Response:
         principal = await authenticate(request, dependencies)
         principal.require(Permission.WORKFLOW_READ)
+        if dependencies.figures is not None:
+            await dependencies.figures.refresh()
         return Response(generate_latest(dependencies.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from engine.ports import ExecutionFeed, ExecutionStore, WatchTickets
 from engine.security.tokens import TokenVerifier
 from engine.settings import Settings
+from gateway.figures import EngineFigures
 from gateway.operations.operation import Operations
 from gateway.probes import Probe
 
@@ -30,5 +31,7 @@ class GatewayDependencies:
     rate_limit: RateLimit
     probes: tuple[Probe, ...]
     registry: CollectorRegistry
+    figures: EngineFigures | None = None
+    """What `/metrics` shows of the whole engine; without it, of this process only."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is to end: what streams without an end, ends then."""

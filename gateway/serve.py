@@ -21,10 +21,12 @@ from engine.errors import ConfigurationError
 from engine.events import connection as events_connection
 from engine.events.dead_letters import DeadLetters
 from engine.events.feed import RedisFeed
+from engine.events.figures import StreamBacklogs
 from engine.events.hook_queue import HookChanges, RedisHookQueue
 from engine.events.pressure import PressureGauge
 from engine.events.tickets import RedisTickets
 from engine.ports import DeadLetterBox, ExecutionFeed, Launcher, WatchTickets
+from engine.postgres.figures import PostgresFigures
 from engine.postgres.stores import Stores
 from engine.security.keys import FixedKeys, JwksKeys, KeySource
 from engine.security.tokens import TokenVerifier
@@ -33,6 +35,7 @@ from engine.temporal import connection as temporal_connection
 from engine.temporal.launcher import TemporalLauncher
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
+from gateway.figures import EngineFigures, PlanningTimes
 from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
@@ -139,6 +142,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
         stack.push_async_callback(feed.close)
         temporal = await temporal_connection.connect(settings)
         tickets = RedisTickets(redis)
+        registry = _registry()
         directory = HookDirectory(stores.hooks, enabled=settings.hooks_enabled)
         changes = asyncio.create_task(HookChanges(redis, directory.forget).run(), name="hook-changes")
         stack.push_async_callback(end_all, [changes])
@@ -155,6 +159,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 PressureGauge(redis),
                 directory,
                 RedisHookQueue(redis),
+                PlanningTimes(registry),
             ),
             executions=stores.executions,
             feed=feed,
@@ -165,7 +170,10 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 Probe("redis", redis.ping),
                 Probe("temporal", partial(temporal.service_client.check_health, timeout=TEMPORAL_TIMEOUT)),
             ),
-            registry=_registry(),
+            registry=registry,
+            figures=EngineFigures(
+                registry, PostgresFigures(stores.database), StreamBacklogs(redis, settings.event_partitions)
+            ),
         )
 
 
@@ -179,8 +187,9 @@ def _operations(
     pressure: PressureGauge,
     directory: HookDirectory,
     hook_queue: HookRequests,
+    planning_times: PlanningTimes,
 ) -> Operations:
-    desk = PlanningDesk(GraphPlanning(Planner()), stores.definitions, stores.patterns)
+    desk = PlanningDesk(GraphPlanning(Planner(), planning_times.observe), stores.definitions, stores.patterns)
     return build_operations(
         DefinitionOperations(
             stores.definitions,

@@ -1,0 +1,64 @@
+"""How much waits in the streams, of all tenants together."""
+
+from typing import Any, Final, NamedTuple
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from engine.errors import UnavailableError
+from engine.events import keys
+from engine.events.hook_queue import BANDS
+
+TENANTS_MAX: Final = 2_000
+TENANTS_AT_ONCE: Final = 100
+
+
+class Backlogs(NamedTuple):
+    reports: int
+    """Entries of agents' streams that no committed tick has consumed: they are deleted with their acknowledgement."""
+    hooks: int
+    dead_letters: int
+
+
+class StreamBacklogs:
+    """Implements `gateway.figures.StreamFigures`."""
+
+    def __init__(self, redis: Redis, partitions: int) -> None:
+        self._redis = redis
+        self._partitions = partitions
+
+    async def backlogs(self) -> Backlogs:
+        """Raises UnavailableError."""
+        try:
+            reports = hooks = letters = 0
+            for tenants in _batches(await self._tenants()):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for tenant in tenants:
+                        for partition in range(self._partitions):
+                            pipe.xlen(keys.partition_stream(tenant, partition))
+                        for band in range(BANDS):
+                            pipe.xlen(keys.hooks_queue(tenant, band))
+                        pipe.xlen(keys.dead_letters(tenant))
+                    lengths: list[int] = await pipe.execute()
+                width = self._partitions + BANDS + 1
+                for first in range(0, len(lengths), width):
+                    reports += sum(lengths[first : first + self._partitions])
+                    hooks += sum(lengths[first + self._partitions : first + width - 1])
+                    letters += lengths[first + width - 1]
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+        return Backlogs(reports, hooks, letters)
+
+    async def _tenants(self) -> list[str]:
+        found: set[str] = set()
+        for name in (keys.TENANTS, keys.HOOK_TENANTS):
+            members: Any = self._redis.sscan_iter(name, count=500)
+            async for member in members:
+                found.add(member.decode())
+                if len(found) >= TENANTS_MAX:
+                    break
+        return sorted(found)
+
+
+def _batches(tenants: list[str]) -> list[list[str]]:
+    return [tenants[first : first + TENANTS_AT_ONCE] for first in range(0, len(tenants), TENANTS_AT_ONCE)]
