@@ -12,6 +12,7 @@ from temporalio import activity
 
 from activities.ticks import as_application_error
 from engine.contracts import activity_names
+from engine.contracts.capacity import AgentNeed
 from engine.contracts.compensation import (
     NEVER_HAPPENED,
     CompensationCall,
@@ -20,6 +21,7 @@ from engine.contracts.compensation import (
     RetryRequest,
     TaskToUndo,
 )
+from engine.contracts.definition import AgentRequirement
 from engine.contracts.events import AgentEventType
 from engine.contracts.kernel import BindRequest, ErrandOutcome, ErrandRequest, KernelRole
 from engine.contracts.limits import TASK_TIMEOUT_DEFAULT_SECONDS
@@ -197,13 +199,25 @@ class CompensationActivities:
             request=request,
             call=CompensationCall.model_validate(request.errand.input),
             role=role,
-            kind=KernelRole(type=need["type"], count=1, capabilities=tuple(need.get("capabilities") or ())),
+            kind=_kernel_role(need),
             action=body["compensation_action"],
             input=body.get("input") or {},
             execution_input=stored.input_data,
             task=await self._store.task(tenant, UUID(execution_id), task_id),
             timeout_seconds=body.get("timeout_seconds") or TASK_TIMEOUT_DEFAULT_SECONDS,
         )
+
+
+def _kernel_role(requirement: dict[str, Any]) -> KernelRole:
+    agent = AgentRequirement.model_validate(requirement)
+    need = AgentNeed.of(agent)
+    return KernelRole(
+        type=agent.type,
+        count=1,
+        capabilities=tuple(agent.capabilities),
+        cpu_micros=need.cpu_micros,
+        memory_bytes=need.memory_bytes,
+    )
 
 
 class _Pulse:

@@ -21,6 +21,7 @@ from engine.contracts.compensation import (
 )
 from engine.contracts.dead_letters import DeadLetterDetail, DeadLetterPage, DeadLettersPurged, DeadLettersReplayed
 from engine.contracts.execution import ExecutionStatus, Priority
+from engine.contracts.hosts import Dedication
 from engine.contracts.kernel import BindRequest, BindResult, Control, Delta, ExecutionInput, TickProposal
 from engine.contracts.model import Model
 from engine.contracts.patterns.language import PatternRegistration
@@ -491,6 +492,8 @@ class RetentionStore(Protocol):
         """Returns how many."""
         ...
 
+    async def delete_host_history(self, older_than_days: float, limit: int) -> int: ...
+
     async def delete_unused_plans(self, older_than_days: float, limit: int) -> int:
         """Plans that were stored so long ago and that no execution refers to."""
         ...
@@ -582,6 +585,11 @@ class HostRecord(Model):
     """What it understands beyond the basic protocol: `chains`."""
     pid: int | None = None
     state: Literal["live", "gone"] = "live"
+    suspect_since: datetime | None = None
+    """Silent for longer than it usually is: nothing new is to go there. Changed by `HostHealthStore` only."""
+    speed: float = 1.0
+    """By which it is to be given work: 1.0 is that of most of its type. Changed by `HostHealthStore` only."""
+    dedicated_to: Dedication | None = None
     registered_at: datetime
     last_seen: datetime
 
@@ -594,7 +602,22 @@ class HostStore(Protocol):
         ...
 
     async def live(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
-        """Live hosts that serve the type, the longest registered first."""
+        """Live hosts that serve the type and are dedicated to nobody, the longest registered first."""
+        ...
+
+    async def live_for(
+        self, tenant: str, execution_id: str, limit: int, *, gone_too: bool = False
+    ) -> Sequence[HostRecord]:
+        """Hosts that are dedicated to agents of that execution, live ones first."""
+        ...
+
+    async def pooled(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        """Live hosts that wait in the type's pool, the longest registered first."""
+        ...
+
+    async def claim(self, tenant: str, host_id: str, execution_id: str, agent_id: str) -> bool:
+        """Dedicate a host of a pool to an agent. False when somebody else was first, it is gone, or the agent has a
+        live host of its own already."""
         ...
 
     async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:

@@ -1,5 +1,6 @@
 """A plan in the form that the kernel runs."""
 
+from engine.contracts.capacity import AgentNeed
 from engine.contracts.definition import (
     RETRY_POLICIES,
     FaultTolerance,
@@ -47,7 +48,13 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
             )
         )
     roles = {
-        role: KernelRole(type=agent.type, count=agent.count, capabilities=tuple(agent.capabilities))
+        role: KernelRole(
+            type=agent.type,
+            count=agent.count,
+            capabilities=tuple(agent.capabilities),
+            cpu_micros=(need := AgentNeed.of(agent)).cpu_micros,
+            memory_bytes=need.memory_bytes,
+        )
         for role, agent in sorted(definition.agents.items())
     }
     saga = (definition.fault_tolerance or FaultTolerance()).saga_pattern

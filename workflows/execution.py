@@ -54,7 +54,6 @@ PATIENT_TICK = timedelta(seconds=15)
 PATIENT_RETRIES = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10))
 """No limit of attempts: an outage of PostgreSQL is sat out, it fails nobody's execution."""
 
-ALLOCATION_WAIT_SECONDS = 30.0
 CHAINED_MS_MAX = 1_000
 """After so long without a pause between ticks, the workflow lets signals in."""
 
@@ -452,9 +451,9 @@ class ExecutionWorkflow:
         try:
             result: BindResult = await workflow.execute_activity(
                 activity_names.ALLOCATE_AGENTS,
-                self._bind_request(agent_ids, ALLOCATION_WAIT_SECONDS),
+                self._bind_request(agent_ids, self._launch.allocation_seconds),
                 result_type=BindResult,
-                start_to_close_timeout=timedelta(seconds=ALLOCATION_WAIT_SECONDS + 15),
+                start_to_close_timeout=timedelta(seconds=self._launch.allocation_seconds + 15),
                 heartbeat_timeout=timedelta(seconds=10),
                 # Waiting for a host ends by itself. What fails here is the worker or a server, and that passes.
                 retry_policy=PATIENT_RETRIES,
@@ -467,11 +466,7 @@ class ExecutionWorkflow:
         self._inbox.bindings.extend(result.bindings)
         if result.missing:
             self._hosts_news = self._waiting_in_vain = True
-            names = ", ".join(result.missing[:5])
-            self._allocation_error = (
-                "AGENT_ALLOCATION_TIMEOUT",
-                f"no host came in {ALLOCATION_WAIT_SECONDS:g} s for {len(result.missing)} agents: {names}",
-            )
+            self._allocation_error = _why_missing(result, self._launch.allocation_seconds)
 
     def _is_long(self) -> bool:
         info = workflow.info()
@@ -488,6 +483,19 @@ class ExecutionWorkflow:
         return (
             self._is_long() and idle and not self._state.closed and not self._asked and self._state.status in _CARRIED
         )
+
+
+def _why_missing(result: BindResult, waited_seconds: float) -> tuple[str, str]:
+    """Code and message for `error_details`."""
+    if result.problems:
+        worst = result.problems[0]
+        others = f" (and {len(result.missing) - 1} more agents)" if len(result.missing) > 1 else ""
+        return worst.code, f"{worst.agent_id}{others}: {worst.message}"
+    names = ", ".join(result.missing[:5])
+    return (
+        "AGENT_ALLOCATION_TIMEOUT",
+        f"no host came in {waited_seconds:g} s for {len(result.missing)} agents: {names}",
+    )
 
 
 _CARRIED = (ExecutionStatus.EXECUTING, ExecutionStatus.PAUSED)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import yaml
 from pydantic import ValidationError
@@ -44,6 +44,11 @@ def has_capabilities(available: Sequence[str] | str, wanted: Iterable[str]) -> b
 
 def hosts_started_here(agent_type: AgentType | None) -> bool:
     """True for types whose host processes the engine starts itself."""
+    return agent_type is not None and agent_type.entry not in ("external", "container")
+
+
+def runs_in_pods(agent_type: AgentType | None) -> TypeGuard[AgentType]:
+    """True for types that get pods where the allocator is Kubernetes."""
     return agent_type is not None and agent_type.entry != "external"
 
 

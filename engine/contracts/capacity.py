@@ -78,6 +78,9 @@ class AgentCeiling(Model):
         )
 
 
+NO_CEILING: Final = AgentCeiling()
+
+
 class RoleAllotment(Model):
     """How many agents a role has, of those that its definition asks for."""
 

@@ -28,6 +28,13 @@ class Wanted(Model):
     until_ms: int
 
 
+class Dedication(Model):
+    """The one agent that a host serves. Empty: it waits in a pool, and serves nobody until an execution claims it."""
+
+    execution_id: str = Field("", max_length=64)
+    agent_id: str = Field("", max_length=300)
+
+
 class HostReport(Model):
     """What a host, or the fleet for it, said in the agents stream."""
 
@@ -40,4 +47,5 @@ class HostReport(Model):
     features: tuple[Word, ...] = Field((), max_length=100, description="what it understands beyond the basic protocol")
     pid: int | None = Field(None, ge=0, le=2**31 - 1)
     draining: bool = False
+    dedicated_to: Dedication | None = Field(None, description="absent: it serves any agent of its types")
     reason: str = Field("", max_length=1_000, description="on disconnected: why the host is gone, where that is known")

@@ -57,6 +57,8 @@ class KernelRole(Model):
     count: int
     capabilities: tuple[str, ...] = ()
     wanted: int | None = Field(None, description="in the definition, where the constraints allot fewer: `count`")
+    cpu_micros: int = Field(0, description="what each agent takes; 0: the definition does not say")
+    memory_bytes: int = 0
 
 
 class KernelPlan(Model):
@@ -382,9 +384,18 @@ class BindRequest(Model):
     wait_seconds: float = 0.0
 
 
+class AllocationProblem(Model):
+    """Why an agent has no host, where that is known. `code` as in `error_details`."""
+
+    agent_id: str
+    code: Literal["RESOURCE_ALLOCATION_FAILED", "AGENT_ALLOCATION_TIMEOUT"]
+    message: str
+
+
 class BindResult(Model):
     bindings: tuple[AgentBinding, ...]
     missing: tuple[str, ...] = Field((), description="agents for which no host is there")
+    problems: tuple[AllocationProblem, ...] = Field((), description="of the missing: what is known, the worst first")
 
 
 class CheckpointRequest(Model):
@@ -430,6 +441,7 @@ class ExecutionInput(Model):
     checkpoint_interval_ms: int
     pause_grace_ms: int
     started_at_ms: int
+    allocation_seconds: float = Field(30.0, description="how long one allocation waits for the agents' hosts")
     history_events_max: int = Field(1_000, description="a run goes on as a new one at about this many events")
     hooks: BlockingHooks | None = Field(None, description="None: nothing waits for hooks")
     carry: Carry | None = None

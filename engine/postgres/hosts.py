@@ -5,6 +5,7 @@ from typing import Final
 
 import asyncpg
 
+from engine.contracts.hosts import Dedication
 from engine.contracts.views import Page
 from engine.errors import InvalidParametersError
 from engine.ports import HostRecord
@@ -13,6 +14,7 @@ from engine.postgres.paging import check_limit, decode_token, encode_token
 from engine.postgres.pool import Database
 
 BATCH_HOSTS_MAX: Final = 10_000
+DEDICATED_HOSTS_MAX: Final = 20_000
 HOST_STATES: Final = ("live", "gone")
 
 
@@ -39,6 +41,28 @@ class PostgresHostStore:
         async with self._database.tenant_connection(tenant) as connection:
             rows = await connection.fetch(self._queries["hosts.live"], tenant, agent_type, limit)
         return [_host(row) for row in rows]
+
+    async def live_for(
+        self, tenant: str, execution_id: str, limit: int, *, gone_too: bool = False
+    ) -> Sequence[HostRecord]:
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(
+                self._queries["hosts.live_for"], tenant, execution_id, min(limit, DEDICATED_HOSTS_MAX), gone_too
+            )
+        return [_host(row) for row in rows]
+
+    async def pooled(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        check_limit(limit)
+        async with self._database.tenant_connection(tenant) as connection:
+            rows = await connection.fetch(self._queries["hosts.pooled"], tenant, agent_type, limit)
+        return [_host(row) for row in rows]
+
+    async def claim(self, tenant: str, host_id: str, execution_id: str, agent_id: str) -> bool:
+        async with self._database.tenant_connection(tenant) as connection:
+            # Two that claim different hosts for the same agent must see each other.
+            await connection.execute(self._queries["hosts.lock_agent"], tenant, execution_id, agent_id)
+            row = await connection.fetchrow(self._queries["hosts.claim"], tenant, host_id, execution_id, agent_id)
+        return row is not None
 
     async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
         _check_batch(host_ids)
@@ -90,6 +114,8 @@ def _columns(tenant: str, host: HostRecord) -> tuple[object, ...]:
         host.registered_at,
         host.last_seen,
         [storable_text(name) for name in host.features],
+        None if host.dedicated_to is None else storable_text(host.dedicated_to.execution_id),
+        None if host.dedicated_to is None else storable_text(host.dedicated_to.agent_id),
     )
 
 
@@ -102,6 +128,13 @@ def _host(row: asyncpg.Record) -> HostRecord:
         features=tuple(row["features"]),
         pid=row["pid"],
         state=row["state"],
+        suspect_since=row["suspect_since"],
+        speed=row["speed"],
+        dedicated_to=(
+            None
+            if row["execution_id"] is None
+            else Dedication(execution_id=row["execution_id"], agent_id=row["agent_id"] or "")
+        ),
         registered_at=row["registered_at"],
         last_seen=row["last_seen"],
     )

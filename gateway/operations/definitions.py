@@ -1,14 +1,15 @@
 """Use cases around workflow definitions: create, get, list, delete."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import orjson
 from pydantic import Field
 
-from engine.contracts.definition import Name, WorkflowDefinition
+from engine.contracts.capacity import NO_CEILING, AgentCeiling, AgentNeed, least_demand
+from engine.contracts.definition import AgentRequirement, Name, WorkflowDefinition
 from engine.contracts.model import Model, StrictModel
 from engine.contracts.views import Page, ValidationReport, WorkflowCreated, WorkflowDetail, WorkflowSummary
 from engine.errors import (
@@ -45,6 +46,9 @@ class AgentSizeLimits:
 
     cpu_cores_max: float
     memory_bytes_max: int
+    needs: Callable[[AgentRequirement], AgentNeed] = AgentNeed.of
+    tenant: AgentCeiling = NO_CEILING
+    """What a tenant's agents may ever take together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,14 @@ class DefinitionOperations:
                 roles=too_large,
                 cpu_cores_max=cpu_max,
                 memory_bytes_max=memory_max,
+            )
+        needs = {role: self._agent_size.needs(agent) for role, agent in definition.agents.items()}
+        exceeded = least_demand(needs).exceeding(self._agent_size.tenant)
+        if exceeded:
+            raise ResourcesUnsatisfiableError(
+                "one agent of each role alone takes more than a tenant may have: " + "; ".join(exceeded),
+                roles=[f"agents.{role}.resources" for role in sorted(needs)],
+                exceeded=list(exceeded),
             )
 
 

@@ -131,7 +131,9 @@ class ExecutionOperations:
         event_partitions: int,
         capacity: CapacityLimits | None = None,
         hooks: HookDirectory | None = None,
+        allocation_seconds: float = 30.0,
     ) -> None:
+        self._allocation_seconds = allocation_seconds
         self._desk = desk
         self._executions = executions
         self._dispatch = dispatch
@@ -303,6 +305,7 @@ class ExecutionOperations:
             checkpoint_interval_ms=options.checkpoint_interval * 1000,
             pause_grace_ms=options.pause_grace_seconds * 1000,
             started_at_ms=int(datetime.now(UTC).timestamp() * 1000),
+            allocation_seconds=self._allocation_seconds,
             hooks=hooks,
         )
 

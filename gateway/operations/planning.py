@@ -2,12 +2,19 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
 from engine.contracts.capacity import AgentNeed
-from engine.contracts.definition import Pattern, PatternReference, RetryPolicyName, WorkflowDefinition
+from engine.contracts.definition import (
+    AgentRequirement,
+    Pattern,
+    PatternReference,
+    RetryPolicyName,
+    WorkflowDefinition,
+)
 from engine.contracts.kernel import KernelPlan
 from engine.contracts.patterns.language import PatternProgram, PatternRegistration
 from engine.contracts.patterns.registered import RegisteredPattern
@@ -65,8 +72,16 @@ class Runnable:
 class PlanningDesk:
     """Runs the planner off the event loop when the work is large, one piece at a time."""
 
-    def __init__(self, planning: Planning, definitions: DefinitionStore, patterns: PatternStore | None = None) -> None:
-        """Without `patterns` no definition of a registered pattern is taken."""
+    def __init__(
+        self,
+        planning: Planning,
+        definitions: DefinitionStore,
+        patterns: PatternStore | None = None,
+        need: Callable[[AgentRequirement], AgentNeed] = AgentNeed.of,
+    ) -> None:
+        """Without `patterns` no definition of a registered pattern is taken. `need` says what agents take of which the
+        definition does not."""
+        self._need = need
         self._planning = planning
         self._definitions = definitions
         self._patterns = patterns
@@ -141,7 +156,7 @@ class PlanningDesk:
                 settings,
                 plan.estimated_resources,
                 kernel_plan,
-                {role: AgentNeed.of(agent) for role, agent in definition.agents.items()},
+                {role: self._need(agent) for role, agent in definition.agents.items()},
             )
 
         if len(plan.tasks) <= THREAD_ABOVE_TASKS:

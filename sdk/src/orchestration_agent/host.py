@@ -59,6 +59,8 @@ class HostOptions:
     host_id: str = ""
     """Must be new for each start of a process; generated when empty."""
     heartbeat_seconds: float = 2.0
+    dedicated_to: tuple[str, str] | None = None
+    """The execution and the agent that it serves alone; both empty while it waits in a pool."""
     grace_seconds: float = 10.0
     """How long running tasks may go on after a request to stop."""
     threads_max: int = 256
@@ -371,6 +373,9 @@ class AgentHost:
             "features": FEATURES,
             "pid": os.getpid(),
         }
+        if self.options.dedicated_to is not None:
+            execution_id, agent_id = self.options.dedicated_to
+            payload["dedicated_to"] = {"execution_id": execution_id, "agent_id": agent_id}
         if self._board.closing:
             payload["draining"] = True
         if event_type == "agent.registered":

@@ -157,9 +157,16 @@ def _options(variables: Mapping[str, str], **given: Any) -> HostOptions:
             host_id=value("host_id"),
             grace_seconds=float(value("grace_seconds") or HostOptions.grace_seconds),
             heartbeat_seconds=float(variables.get(PREFIX + "HEARTBEAT_SECONDS") or HostOptions.heartbeat_seconds),
+            dedicated_to=_dedication(variables.get(PREFIX + "DEDICATED_TO", "")),
         )
     except ValueError as error:
         raise UsageError(f"slots, grace and heartbeat are numbers: {error}") from error
+
+
+def _dedication(text: str) -> tuple[str, str] | None:
+    """`execution/agent`; `/` for a host that waits in a pool."""
+    execution_id, slash, agent_id = text.partition("/")
+    return (execution_id, agent_id) if slash else None
 
 
 def _listed(text: str) -> tuple[str, ...]:
