@@ -207,7 +207,8 @@ async def test_nothing_lives_on_after_the_end(bench: Bench) -> None:
         assert mark not in _command_lines()
 
 
-async def test_nothing_lives_on_after_cancellation(bench: Bench) -> None:
+def _write_sleeping_test(bench: Bench) -> str:
+    """What its process can be told by."""
     mark = f"hook-test-{os.getpid()}-{os.urandom(4).hex()}"
     bench.write(
         "test_sleep.py",
@@ -215,6 +216,11 @@ async def test_nothing_lives_on_after_cancellation(bench: Bench) -> None:
         "def test_sleep():\n"
         f"    subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)', {mark!r}])\n",
     )
+    return mark
+
+
+async def test_nothing_lives_on_after_cancellation(bench: Bench) -> None:
+    mark = _write_sleeping_test(bench)
     bench.settings = {"hooks_unsandboxed_code": True}
     for bench.setting in ("auto", "off"):
         task = asyncio.create_task(bench.run("pytest -q", timeout_seconds=60.0))
@@ -227,13 +233,7 @@ async def test_nothing_lives_on_after_cancellation(bench: Bench) -> None:
 
 async def test_a_command_dies_with_the_engine(bench: Bench) -> None:
     """The engine is killed: it cannot clean up."""
-    mark = f"hook-test-{os.getpid()}-{os.urandom(4).hex()}"
-    bench.write(
-        "test_sleep.py",
-        "import subprocess, sys\n\n"
-        "def test_sleep():\n"
-        f"    subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)', {mark!r}])\n",
-    )
+    mark = _write_sleeping_test(bench)
     engine = (
         "import asyncio, sys\nfrom pathlib import Path\n"
         "from tests.integration.hooks.actions.conftest import Bench\n"
