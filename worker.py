@@ -27,6 +27,7 @@ from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.registry import RegistryMonitor
+from engine.agents.speed import SpeedBook, SpeedRecorder
 from engine.concurrency import end_all, run_together
 from engine.contracts import activity_names
 from engine.errors import ConfigurationError
@@ -206,7 +207,7 @@ async def build(
             publications.run_views,
             publications.run_sweep,
             pressure.run,
-            RegistryMonitor(host_streams, stores.hosts, stores.maintenance, settings).run,
+            RegistryMonitor(host_streams, stores.hosts, stores.maintenance, stores.host_health, settings).run,
             Reconciler(stores.maintenance, stores.executions, launcher).run,
             CapacityScheduler(stores.capacity, stores.maintenance, stores.executions, launcher, settings.capacity).run,
             Retention(stores.retention, launcher, settings).run,
@@ -218,7 +219,11 @@ async def build(
         dispatcher = Dispatcher(functions, stores.dispatch, bodies, publisher)
         binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
-        ticks = TickActivities(stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice)
+        speeds = SpeedBook()
+        jobs.append(SpeedRecorder(speeds, stores.host_health).run)
+        ticks = TickActivities(
+            stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice, speeds
+        )
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
         reading = ReadingActivities(stores.dispatch, stores.graphs, bodies)
         undoing = CompensationActivities(

@@ -8,10 +8,19 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from engine.agents.speed import SpeedBook
 from engine.contracts import activity_names
 from engine.contracts.events import InboxBatch
 from engine.contracts.handover import FollowUp, HandedTick
-from engine.contracts.kernel import Checkpoint, CheckpointRequest, Control, TickOutcome, TickProposal
+from engine.contracts.kernel import (
+    Checkpoint,
+    CheckpointRequest,
+    Control,
+    Done,
+    Submission,
+    TickOutcome,
+    TickProposal,
+)
 from engine.errors import EngineError
 from engine.events.dispatch import Dispatcher
 from engine.events.lingering import Lingering
@@ -45,6 +54,7 @@ class TickActivities:
         acknowledged: Acknowledged,
         binder: AgentBinder,
         hooks: HookNotice | None = None,
+        speeds: SpeedBook | None = None,
     ) -> None:
         self._journal = journal
         self._executions = executions
@@ -53,6 +63,7 @@ class TickActivities:
         self._acknowledged = acknowledged
         self._binder = binder
         self._hooks = hooks
+        self._speeds = speeds
 
     @activity.defn(name=activity_names.BEGIN_EXECUTION)
     async def begin_execution(self, handed: HandedTick) -> TickOutcome:
@@ -123,6 +134,8 @@ class TickActivities:
                 raise ApplicationError("the execution is closed", type="EXECUTION_CLOSED", non_retryable=True)
             consumed = _consumed(proposal, committed)
             seat.covered(consumed)
+            if self._speeds is not None and committed.own:
+                _note_durations(self._speeds, proposal)
             if self._hooks is not None and committed.own and proposal.hook_entries:
                 await asyncio.gather(self._hooks.queue(proposal), self._dispatcher.write(proposal, committed))
             else:
@@ -149,6 +162,18 @@ class TickActivities:
         return Checkpoint(
             checkpoint_id=str(found.checkpoint_id), reason="requested", completed=tuple(found.completed_tasks)
         )
+
+
+def _note_durations(speeds: SpeedBook, proposal: TickProposal) -> None:
+    """How long the tasks took that this tick tells the end of, and at which hosts."""
+    submitted = (item for item in proposal.delta.submitted if item.attempt and not item.failed)
+    ended: list[Done | Submission] = [*proposal.delta.done, *submitted]
+    for item in ended:
+        host_id = proposal.hosts.get(item.agent_id)
+        if host_id is not None:
+            role = item.agent_id.rpartition("-")[0]
+            duration_ms = max(item.at_ms - item.started_at_ms, 0)
+            speeds.note(proposal.tenant, proposal.execution_id, role, host_id, duration_ms)
 
 
 def _goes_on(committed: Committed) -> bool:

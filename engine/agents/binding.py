@@ -91,7 +91,8 @@ class Binder:
         if fresh or time.monotonic() - read_at > CACHE_SECONDS:
             hosts = await self._hosts.live(tenant, role.type, LIVE_HOSTS_MAX)
             _remember(self._live, group, (time.monotonic(), hosts))
-        return [host for host in hosts if has_capabilities(host.capabilities, role.capabilities)]
+        well = (host for host in hosts if host.suspect_since is None)
+        return [host for host in well if has_capabilities(host.capabilities, role.capabilities)]
 
 
 def _roles_of(request: BindRequest) -> dict[str, KernelRole]:
@@ -105,7 +106,8 @@ def _roles_of(request: BindRequest) -> dict[str, KernelRole]:
 def _spread(request: BindRequest, roles: dict[str, KernelRole], live: dict[str, list[HostRecord]]) -> BindResult:
     """Each agent goes to the host that serves the fewest of this execution's agents, those bound before included.
 
-    Executions begin at different hosts: small ones must not all meet at the first.
+    Executions begin at different hosts: small ones must not all meet at the first. An agent at a host of half the speed
+    counts for two, so that a slow host serves fewer.
     """
     offset = crc32(request.execution_id.encode())
     asked = None if request.agent_ids is None else set(request.agent_ids)
@@ -114,7 +116,7 @@ def _spread(request: BindRequest, roles: dict[str, KernelRole], live: dict[str, 
     missing: list[str] = []
     for name, role in roles.items():
         hosts = live[name]
-        heap = [(load[host.host_id], (n - offset) % len(hosts), n) for n, host in enumerate(hosts)]
+        heap = [(_share(host, load[host.host_id]), (n - offset) % len(hosts), n) for n, host in enumerate(hosts)]
         heapify(heap)
         for agent_id in agent_ids(name, role.count):
             if asked is not None and agent_id not in asked:
@@ -122,15 +124,25 @@ def _spread(request: BindRequest, roles: dict[str, KernelRole], live: dict[str, 
             if not hosts:
                 missing.append(agent_id)
                 continue
-            serving, turn, n = heap[0]
-            heapreplace(heap, (serving + 1, turn, n))
+            _, turn, n = heap[0]
             host = hosts[n]
             load[host.host_id] += 1
-            chains = CHAINS in host.features
+            heapreplace(heap, (_share(host, load[host.host_id]), turn, n))
             bindings.append(
-                AgentBinding(agent_id=agent_id, role=name, host_id=host.host_id, slots=host.slots, chains=chains)
+                AgentBinding(
+                    agent_id=agent_id,
+                    role=name,
+                    host_id=host.host_id,
+                    slots=host.slots,
+                    chains=CHAINS in host.features,
+                    speed=host.speed,
+                )
             )
     return BindResult(bindings=tuple(bindings), missing=tuple(missing))
+
+
+def _share(host: HostRecord, serving: int) -> float:
+    return (serving + 1) / host.speed - 1
 
 
 def _remember(table: OrderedDict[Group, Value], group: Group, value: Value) -> None:

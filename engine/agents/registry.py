@@ -9,14 +9,16 @@ itself was away (started, stopped for a while, Redis not answering), every host 
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from engine.agents.health_watch import HealthWatch
 from engine.agents.hostport import RegistryPort
 from engine.contracts.hosts import Group, HostReport
 from engine.errors import EngineError, UnavailableError
+from engine.health_ports import HostHealthStore
 from engine.observability.log import get_logger
 from engine.ports import HostRecord, HostStore, MaintenanceStore
 from engine.settings import Settings
@@ -32,6 +34,9 @@ READ_SECONDS: Final = 0.2
 RESTORE_TENANTS_SECONDS: Final = 2.0
 SEEN_WRITE_SECONDS: Final = 5.0
 REPORTS_KEPT_SECONDS: Final = 60
+REPORTS_READ_MAX: Final = 1_000
+"""Of a tenant, in one reading: where so many came, more may be waiting."""
+
 HOSTS_MAX: Final = 1_000
 RENEW_AGAIN_SECONDS: Final = 5.0
 
@@ -58,13 +63,23 @@ class _Repeat:
     host_id: str
     due: float
     step: int
+    reason: str = ""
 
 
 class RegistryMonitor:
     """Reads hosts' reports, keeps `agent_hosts`, tells executions."""
 
-    def __init__(self, port: RegistryPort, hosts: HostStore, maintenance: MaintenanceStore, settings: Settings) -> None:
+    def __init__(
+        self,
+        port: RegistryPort,
+        hosts: HostStore,
+        maintenance: MaintenanceStore,
+        health: HostHealthStore,
+        settings: Settings,
+    ) -> None:
         self._port = port
+        self._health_store = health
+        self._health = HealthWatch(port, maintenance, health, settings)
         self._store = hosts
         self._maintenance = maintenance
         self._lost_after_seconds = settings.host_lost_after_seconds
@@ -104,8 +119,10 @@ class RegistryMonitor:
         for tenant, (reports, position) in heard.items():
             await self._take(tenant, reports)
             self._positions[tenant] = position
+        unread = {tenant for tenant, (reports, _) in heard.items() if len(reports) >= REPORTS_READ_MAX}
         await self._write()
-        await self._find_lost()
+        await self._find_lost(unread)
+        await self._health.round(unread)
         await self._repeat()
         await self._keep_hosts_in_use()
         if heard:
@@ -126,6 +143,7 @@ class RegistryMonitor:
             known = self._hosts.get((tenant, record.host_id))
             if known is None:
                 self._hosts[tenant, record.host_id] = _Host(tenant, record, now, told=True)
+                self._health.know(tenant, record)
         await self._port.add_tenants(sorted(tenants))
         repeated = {(repeat.tenant, repeat.host_id) for repeat in self._repeats}
         since = datetime.now(UTC) - RECENTLY_GONE
@@ -146,20 +164,25 @@ class RegistryMonitor:
 
     def _forgive_own_absence(self) -> None:
         now = time.monotonic()
+        self._health.listened(now - self._round_at)
         if now - self._round_at > self._lost_after_seconds / 2:
             for host in self._hosts.values():
                 host.heard_at = now
+            self._health.forgive()
         self._round_at = now
 
     async def _take(self, tenant: str, reports: Iterable[HostReport]) -> None:
         latest: dict[str, HostReport] = {}
         for report in reports:
+            known = latest.get(report.host_id)
+            if known is not None and known.reason and not report.types:
+                continue  # its own farewell, or a repeat: the reason is known
             if report.event == "agent.disconnected" or report.types:
                 latest[report.host_id] = report
         now = time.monotonic()
         for host_id, report in latest.items():
             if report.event == "agent.disconnected":
-                await self._lose(tenant, host_id, "it left")
+                await self._lose(tenant, host_id, report.reason or "it left", report.reason)
                 continue
             host = self._hosts.get((tenant, host_id))
             moment = datetime.now(UTC)
@@ -170,6 +193,7 @@ class RegistryMonitor:
                 slots=report.slots,
                 features=report.features,
                 pid=report.pid,
+                dedicated_to=report.dedicated_to,
                 registered_at=moment if host is None else host.record.registered_at,
                 last_seen=moment,
             )
@@ -180,8 +204,12 @@ class RegistryMonitor:
             elif _offer(host.record) != _offer(record):
                 host.written_at = float("-inf")
             host.record, host.heard_at = record, now
-            if report.draining and not host.draining:
+            if not report.draining:
+                self._health.heard(tenant, record)
+            elif not host.draining:
                 host.draining = True
+                self._health.forget(tenant, host_id)
+                await self._health_store.explain_gone(tenant, host_id, "it is leaving, and takes nothing new")
                 await self._store.mark_gone(tenant, [host_id])  # no new work; what it does is still awaited
 
     async def _write(self) -> None:
@@ -204,6 +232,7 @@ class RegistryMonitor:
         """It was given up, but lives. Its agents are bound elsewhere by now, so it comes back as another."""
         key = (host.tenant, host.record.host_id)
         self._hosts.pop(key, None)
+        self._health.forget(*key)
         now = time.monotonic()
         self._renewed = {k: at for k, at in self._renewed.items() if now - at < RENEW_AGAIN_SECONDS}
         if key not in self._renewed:
@@ -215,35 +244,44 @@ class RegistryMonitor:
         log.info("registry.host_came", tenant=host.tenant, host_id=host.record.host_id, types=host.record.types)
         for agent_type in host.record.types:
             waiting = await self._maintenance.executions_missing_hosts(host.tenant, agent_type)
+            dedicated = host.record.dedicated_to
+            if dedicated is not None:
+                waiting = [execution_id for execution_id in waiting if str(execution_id) == dedicated.execution_id]
             await self._port.tell_executions(host.tenant, waiting, "agent.registered", host.record.host_id)
         host.told = True
 
-    async def _find_lost(self) -> None:
+    async def _find_lost(self, unread: Collection[str]) -> None:
+        """But of tenants of whom not all reports are read yet."""
         now = time.monotonic()
         for host in list(self._hosts.values()):
-            if now - host.heard_at > self._lost_after_seconds:
+            if now - host.heard_at > self._lost_after_seconds and host.tenant not in unread:
                 await self._lose(host.tenant, host.record.host_id, f"silent for {now - host.heard_at:.1f} s")
 
-    async def _lose(self, tenant: str, host_id: str, why: str) -> None:
-        """Executions first, the mark second: killed in between, the next monitor finds it silent and does both."""
-        told = await self._tell_users(tenant, host_id)
+    async def _lose(self, tenant: str, host_id: str, why: str, reason: str = "") -> None:
+        """Executions first, the mark second: killed in between, the next monitor finds it silent and does both.
+
+        `reason` is what executions are told, where somebody knows it.
+        """
+        told = await self._tell_users(tenant, host_id, reason)
+        await self._health_store.explain_gone(tenant, host_id, why)
         went = await self._store.mark_gone(tenant, [host_id])
         known = self._hosts.pop((tenant, host_id), None)
+        self._health.forget(tenant, host_id)
         if not went and known is None:
             return  # old news, read again
         log.info("registry.host_gone", tenant=tenant, host_id=host_id, why=why, executions=told)
         await self._port.retire_stream(tenant, host_id)
-        self._repeats.append(_Repeat(tenant, host_id, time.monotonic() + TELL_AGAIN_SECONDS[0], 1))
+        self._repeats.append(_Repeat(tenant, host_id, time.monotonic() + TELL_AGAIN_SECONDS[0], 1, reason))
 
-    async def _tell_users(self, tenant: str, host_id: str) -> int:
+    async def _tell_users(self, tenant: str, host_id: str, reason: str) -> int:
         using = await self._maintenance.executions_using_host(tenant, host_id)
-        await self._port.tell_executions(tenant, using, "agent.disconnected", host_id)
+        await self._port.tell_executions(tenant, using, "agent.disconnected", host_id, reason)
         return len(using)
 
     async def _repeat(self) -> None:
         now = time.monotonic()
         for repeat in [repeat for repeat in self._repeats if repeat.due <= now]:
-            await self._tell_users(repeat.tenant, repeat.host_id)
+            await self._tell_users(repeat.tenant, repeat.host_id, repeat.reason)
             if repeat.step >= len(TELL_AGAIN_SECONDS):
                 self._repeats.remove(repeat)
             else:

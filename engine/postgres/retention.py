@@ -55,6 +55,9 @@ class PostgresRetentionStore:
             if plan_hash is not None:
                 await self._delete_plan(connection, tenant, plan_hash)
 
+    async def delete_host_history(self, older_than_days: float, limit: int) -> int:
+        return await self._delete("retention.delete_host_history", older_than_days, limit)
+
     async def delete_unused_plans(self, older_than_days: float, limit: int) -> int:
         async with self._database.maintenance_connection() as connection:
             rows = await connection.fetch(self._queries["retention.unused_plans"], older_than_days, limit)

@@ -12,6 +12,7 @@ from engine.postgres.dispatch import PostgresDispatchStore
 from engine.postgres.dynamic import PostgresGraphStore
 from engine.postgres.executions import PostgresExecutionStore
 from engine.postgres.hooks import PostgresHookDeliveries, PostgresHookStore
+from engine.postgres.host_health import PostgresHostHealthStore
 from engine.postgres.hosts import PostgresHostStore
 from engine.postgres.idempotency import PostgresIdempotencyKeys
 from engine.postgres.journal import PostgresJournal
@@ -38,6 +39,7 @@ class Stores:
     graphs: PostgresGraphStore
     maintenance: PostgresMaintenanceStore
     hosts: PostgresHostStore
+    host_health: PostgresHostHealthStore
     operations: PostgresOperationLog
     idempotency: PostgresIdempotencyKeys
     capacity: PostgresCapacityStore
@@ -66,6 +68,7 @@ class Stores:
                 graphs=PostgresGraphStore(database, dispatch),
                 maintenance=PostgresMaintenanceStore(database),
                 hosts=PostgresHostStore(database),
+                host_health=PostgresHostHealthStore(database),
                 operations=PostgresOperationLog(database),
                 idempotency=PostgresIdempotencyKeys(database),
                 capacity=PostgresCapacityStore(database),

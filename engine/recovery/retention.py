@@ -67,6 +67,7 @@ class Retention:
         await self._drop_partitions()
         await self._delete_rows("plans", self._store.delete_unused_plans, UNUSED_PLAN_DAYS)
         await self._delete_rows("hosts", self._store.delete_gone_hosts, self._gone_host_days)
+        await self._delete_rows("host_history", self._store.delete_host_history, self._gone_host_days)
         await self._delete_rows("cached_results", self._store.delete_cached_results, self._reuse_days)
         await self._delete_rows("idempotency_keys", self._store.delete_idempotency_keys, self._idempotency_days)
         await self._delete_rows("operations", self._store.delete_operations, self._operation_log_days)

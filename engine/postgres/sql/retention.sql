@@ -86,6 +86,16 @@ DELETE FROM agent_hosts AS h
          LIMIT $2) AS old
  WHERE h.tenant = old.tenant AND h.host_id = old.host_id AND h.state = 'gone'
 
+-- name: delete_host_history
+-- Of hosts that live on; that of others goes with them.
+DELETE FROM agent_host_history AS h
+ USING (SELECT tenant, host_id, number
+          FROM agent_host_history
+         WHERE at < clock_timestamp() - make_interval(secs => $1::float8 * 86400)
+         ORDER BY at
+         LIMIT $2) AS old
+ WHERE h.tenant = old.tenant AND h.host_id = old.host_id AND h.number = old.number
+
 -- name: delete_cached_results
 DELETE FROM result_cache AS r
  USING (SELECT tenant, key

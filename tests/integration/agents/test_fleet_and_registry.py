@@ -22,6 +22,7 @@ from engine.embedded.valkey import ValkeyServer
 from engine.events.connection import connect
 from engine.events.hosts import HostStreams
 from engine.postgres.cluster import ClusterUrls
+from engine.postgres.host_health import PostgresHostHealthStore
 from engine.postgres.hosts import PostgresHostStore
 from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.pool import Database
@@ -77,7 +78,8 @@ async def engine(
     )
     database, redis = await Database.connect(settings), connect(settings)
     hosts, streams = PostgresHostStore(database), HostStreams(redis, settings.event_partitions)
-    monitor = RegistryMonitor(streams, hosts, PostgresMaintenanceStore(database), settings)
+    health = PostgresHostHealthStore(database)
+    monitor = RegistryMonitor(streams, hosts, PostgresMaintenanceStore(database), health, settings)
     binder = Binder(hosts, streams, load_catalogue(settings.catalogue_file), settings)
     async with running(monitor.run()):
         yield Engine(settings, redis, hosts, binder)

@@ -330,6 +330,7 @@ async def test_old_keys_and_operations_are_deleted_in_batches_the_oldest_first(
         ("journals", (1.0, 50, None)),
         ("expired", (30.0, 50)),
         ("delete_gone_hosts", (7.0, 50)),
+        ("delete_host_history", (7.0, 50)),
         ("delete_idempotency_keys", (7.0, 50)),
         ("delete_operations", (400.0, 50)),
         ("delete_cached_results", (30.0, 50)),

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from engine.contracts.hosts import Group, HostReport, Wanted
+from engine.contracts.hosts import Group, HostEvent, HostReport, Wanted
 from engine.contracts.views import Page
 from engine.errors import UnavailableError
+from engine.health_ports import Measured
 from engine.ports import HostRecord
 
 
@@ -98,6 +99,46 @@ class FakeHosts:
         return [(tenant, host) for (tenant, _), host in self.rows.items() if host.state == "live"]
 
 
+class FakeHealth:
+    """A HostHealthStore over the rows of `FakeHosts`, with what it was told in order."""
+
+    def __init__(self, hosts: FakeHosts) -> None:
+        self._hosts = hosts
+        self.suspects: dict[str, str] = {}
+        self.changes: list[tuple[str, str]] = []
+        self.explained: dict[str, str] = {}
+        self.speeds: dict[str, float] = {}
+        self.noted: list[tuple[str, dict[str, Measured]]] = []
+        self.slow: list[tuple[str, str, float]] = []
+
+    async def mark_suspect(self, tenant: str, host_ids: Sequence[str], reason: str) -> Sequence[str]:
+        new = [host_id for host_id in host_ids if host_id not in self.suspects]
+        for host_id in new:
+            self.suspects[host_id] = reason
+            self.changes.append((host_id, "suspect"))
+        return new
+
+    async def mark_recovered(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
+        well = [host_id for host_id in host_ids if self.suspects.pop(host_id, None) is not None]
+        self.changes += [(host_id, "recovered") for host_id in well]
+        return well
+
+    async def explain_gone(self, tenant: str, host_id: str, reason: str) -> None:
+        self.explained[host_id] = reason
+
+    async def note_measured(self, tenant: str, measured: Mapping[str, Measured]) -> None:
+        if self._hosts.down:
+            raise UnavailableError("PostgreSQL does not answer")
+        self.noted.append((tenant, dict(measured)))
+
+    async def measured(self, limit: int) -> Sequence[tuple[str, str, float]]:
+        return self.slow[:limit]
+
+    async def set_speed(self, tenant: str, host_id: str, speed: float, reason: str) -> bool:
+        self.speeds[host_id] = speed
+        return True
+
+
 class FakeMaintenance:
     """Which executions use or miss hosts. The other methods of MaintenanceStore are not the registry's."""
 
@@ -125,9 +166,12 @@ class FakePort:
         self.wishes: dict[Group, Wanted] = {}
         self.asked: list[tuple[Group, int]] = []
         self.gone: list[tuple[str, str]] = []
+        self.gone_because: dict[str, str] = {}
         self.logins: set[str] = set()
         self.said: dict[str, list[HostReport]] = defaultdict(list)
         self.told: list[tuple[str, UUID, str, str]] = []
+        self.told_because: dict[str, str] = {}
+        self.told_speeds: list[tuple[str, float]] = []
         self.renewed: list[str] = []
         self.retired: list[str] = []
         self.trimmed: dict[str, str] = {}
@@ -182,9 +226,10 @@ class FakePort:
             return
         self.woke.clear()
 
-    async def host_gone(self, tenant: str, host_id: str) -> None:
+    async def host_gone(self, tenant: str, host_id: str, reason: str = "") -> None:
         self._check()
         self.gone.append((tenant, host_id))
+        self.gone_because[host_id] = reason
 
     async def ensure_logins(self, passwords: dict[str, str]) -> Sequence[str]:
         self._check()
@@ -209,10 +254,15 @@ class FakePort:
         self,
         tenant: str,
         execution_ids: Sequence[UUID],
-        event: Literal["agent.registered", "agent.disconnected"],
+        event: HostEvent,
         host_id: str,
+        reason: str = "",
+        speed: float = 1.0,
     ) -> None:
         self._check()
+        if event == "agent.speed":
+            self.told_speeds.append((host_id, speed))
+        self.told_because[host_id] = reason
         self.told += [(tenant, execution_id, event, host_id) for execution_id in execution_ids]
 
     async def tell_host_to_renew(self, tenant: str, host_id: str) -> None:

@@ -10,7 +10,7 @@ from engine.agents.registry import RegistryMonitor
 from engine.contracts.hosts import Group
 from engine.errors import UnavailableError
 from engine.settings import Settings
-from tests.unit.agents.fakes import FakeHosts, FakeMaintenance, FakePort, record, until
+from tests.unit.agents.fakes import FakeHealth, FakeHosts, FakeMaintenance, FakePort, record, until
 
 
 class Clock:
@@ -30,11 +30,13 @@ class World:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.port, self.hosts, self.maintenance = FakePort(), FakeHosts(), FakeMaintenance()
+        self.health = FakeHealth(self.hosts)
         self.monitor = self.new_monitor()
 
     def new_monitor(self) -> RegistryMonitor:
         settings = Settings(_env_file=None)
-        return RegistryMonitor(self.port, self.hosts, self.maintenance, settings)  # type: ignore[arg-type]  # the fake has what the registry uses
+        parts = (self.port, self.hosts, self.maintenance, self.health, settings)
+        return RegistryMonitor(*parts)  # type: ignore[arg-type]  # the fakes have what the registry uses
 
     async def rounds(self, seconds: float, *beating: str) -> None:
         """Let time pass, with a round each second, while these hosts beat."""

@@ -71,6 +71,9 @@ class FakeStore:
     async def delete_execution(self, tenant: str, execution_id: UUID) -> None:
         del self.closed[execution_id]
 
+    async def delete_host_history(self, older_than_days: float, limit: int) -> int:
+        return self._delete("host_history", older_than_days, limit)
+
     async def delete_unused_plans(self, older_than_days: float, limit: int) -> int:
         return self._delete("plans", older_than_days, limit)
 
