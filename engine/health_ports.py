@@ -41,10 +41,6 @@ class HostHealthStore(Protocol):
         """By which it is given work from now on. False when that is so already, or it is gone."""
         ...
 
-    async def counts(self) -> Mapping[HostState, int]:
-        """Hosts of all tenants by state."""
-        ...
-
 
 class AgentReader(Protocol):
     """What people may see of hosts. Implemented by `engine.postgres.host_health`."""

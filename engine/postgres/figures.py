@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
+from engine.contracts.agent_views import HostState
 from engine.postgres.pool import STATEMENT_TIMEOUT_MS, Database
 
 SETTLES_SECONDS: Final = STATEMENT_TIMEOUT_MS / 1000 + 5
@@ -46,6 +47,13 @@ class PostgresFigures:
         async with self._database.maintenance_connection() as connection:
             rows = await connection.fetch(self._queries["figures.open"])
         return {row["pattern"]: int(row["executions"]) for row in rows}
+
+    async def hosts(self) -> Mapping[str, int]:
+        """Host processes of agents by state."""
+        async with self._database.maintenance_connection() as connection:
+            rows = await connection.fetch(self._queries["host_health.counts"])
+        found = {row["state"]: int(row["hosts"]) for row in rows}
+        return {state: found.get(state, 0) for state in get_args(HostState)}
 
     async def settled_until(self) -> datetime:
         """Up to when nothing new can appear."""

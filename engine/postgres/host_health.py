@@ -17,7 +17,6 @@ MEASURED_SECONDS: Final = 300.0
 """What was measured longer ago says nothing of a host any more."""
 
 HISTORY_SHOWN_MAX: Final = 200
-STATES: Final[tuple[HostState, ...]] = ("healthy", "suspect", "gone")
 
 
 class PostgresHostHealthStore:
@@ -65,12 +64,6 @@ class PostgresHostHealthStore:
         async with self._database.tenant_connection(tenant) as connection:
             query = self._queries["host_health.set_speed"]
             return await connection.fetchval(query, tenant, host_id, speed, storable_text(reason)) is not None
-
-    async def counts(self) -> Mapping[HostState, int]:
-        async with self._database.maintenance_connection() as connection:
-            rows = await connection.fetch(self._queries["host_health.counts"])
-        found = {row["state"]: row["hosts"] for row in rows}
-        return {state: found.get(state, 0) for state in STATES}
 
     async def page(
         self,

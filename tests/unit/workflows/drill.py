@@ -193,6 +193,9 @@ class Drill:
     def host_lost(self, host_id: str = HOST) -> None:
         self.receive(AgentEvent(type=AgentEventType.DISCONNECTED, at_ms=self.now_ms, host_id=host_id))
 
+    def host_news(self, kind: AgentEventType, host_id: str = HOST, speed: float = 1.0) -> tuple[AgentEvent, ...]:
+        return (AgentEvent(type=kind, at_ms=self.now_ms, host_id=host_id, speed=speed),)
+
     def finish(self, ticks_max: int = 1_000) -> ExecutionStatus:
         """Complete everything that is assigned, until the execution is closed."""
         for _ in range(ticks_max):
@@ -231,3 +234,6 @@ def assert_indexes_agree(state: RunState) -> None:
     assert groups == same
     assert (state.open_tasks, state.completed, state.failed) == (fresh.open_tasks, fresh.completed, fresh.failed)
     assert {a: r.load for a, r in state.agents.items()} == {a: r.load for a, r in fresh.agents.items()}
+    suspects = sorted(agent_id for agent_id, agent in state.agents.items() if agent.suspect)
+    assert (sorted(state.suspects), state.suspects) == (suspects, fresh.suspects)
+    assert {a: r.speed for a, r in state.agents.items()} == {a: r.speed for a, r in fresh.agents.items()}

@@ -17,7 +17,11 @@ from workflows.kernel.state import Phase
 STEPS = (
     "complete", "start", "fail", "fail_for_good", "return", "repeat", "stale_attempt", "lose_host", "bind", "pause",
     "resume", "checkpoint", "rewind", "wait_a_little", "wait_long", "tick", "older_owner", "repeat_entry",
+    "suspect", "recover", "slow_down",
 )  # fmt: skip
+
+
+NEWS = {"suspect": AgentEventType.SUSPECT, "recover": AgentEventType.RECOVERED, "slow_down": AgentEventType.SPEED}
 
 
 @st.composite
@@ -80,6 +84,9 @@ class Chaos:
             drill.receive(drill.completed(flying[0]), fence=0)
         elif name == "lose_host":
             drill.host_lost(f"host-{self.hosts}")
+        elif name in NEWS:
+            news = drill.host_news(NEWS[name], f"host-{self.hosts}", speed=self.data.draw(st.sampled_from([1.0, 0.25])))
+            drill.receive(*news)
         elif name == "bind":
             self.bind_all()
         elif name in ("pause", "resume", "checkpoint"):
@@ -127,6 +134,7 @@ def test_whatever_comes_the_invariants_hold_and_an_honest_end_is_reached(
         drill.finish()
     check_order(drill)
     check_pauses(drill)
+    check_suspicions(drill)
     check_end(drill)
 
 
@@ -306,3 +314,13 @@ def check_end(drill: Drill) -> None:
     else:
         assert given_up
         assert drill.deltas[-1].error is not None or state.status is ExecutionStatus.FAILED
+
+
+def check_suspicions(drill: Drill) -> None:
+    """What a suspect host's agents are given, they were given before or after."""
+    suspect: set[str] = set()
+    for delta in drill.deltas:
+        suspect -= {binding.agent_id for binding in delta.bound}
+        suspect |= {item.agent_id for item in delta.suspected}
+        suspect -= {*delta.recovered, *delta.gone}
+        assert not suspect & {attempt.agent_id for attempt in delta.assigned}
