@@ -287,7 +287,7 @@ class _Tick:
 
     def _coordinate(self) -> tuple[ExecutionStatus, TerminalError | None] | None:
         """How the pattern wants the execution to end, if it does."""
-        desk = Desk(self.change, self.trail, self.fold, self.inbox.errands)
+        desk = Desk(self.change, self.trail, self.fold, self.dynamics.gather, self.inbox.errands)
         self.policy.react(desk)
         return desk.ending
 

@@ -5,7 +5,7 @@ tick is applied kind by kind. What does matter is that it decides from the state
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.contracts.dynamic import SpawnedBody
@@ -43,8 +43,14 @@ class Desk:
     """One tick's view for a policy. `state` is to be read only."""
 
     def __init__(
-        self, change: Transitions, trail: AuditTrail, fold: Fold, outcomes: Iterable[ErrandOutcome] = ()
+        self,
+        change: Transitions,
+        trail: AuditTrail,
+        fold: Fold,
+        gather: Callable[[], None],
+        outcomes: Iterable[ErrandOutcome] = (),
     ) -> None:
+        """`gather` ends the `for_each` tasks whose last element the pattern has settled."""
         self.state: RunState = change.state
         self.now_ms = change.at_ms
         self.submitted: Sequence[int] = tuple(fold.submitted)
@@ -56,6 +62,7 @@ class Desk:
         self._change = change
         self._trail = trail
         self._fold = fold
+        self._gather = gather
         for outcome in outcomes:
             errand = self.state.errands.get(outcome.key)
             if errand is not None and errand.kind not in KERNEL_ERRANDS:
@@ -118,6 +125,7 @@ class Desk:
             )
         )
         self._trail.settled(submission)
+        self._gather()
 
     def resolve(self, i: int, result: Any = None, result_ref: str | None = None) -> None:
         """Completed, with this result, or with the one that is stored there."""
@@ -128,6 +136,7 @@ class Desk:
         self._change.settle(Settled(task_id=submission.task_id, verdict="resolve"))
         self._fold.results.append(stored)
         self._trail.settled(submission, stored)
+        self._gather()
 
     def again(self, i: int, note: Any = None, why: str | None = None) -> None:
         """Another attempt, with this context. `why` says what was wrong with the last one; None: nothing was."""
@@ -141,11 +150,13 @@ class Desk:
     def fail(self, i: int, code: str, message: str) -> None:
         """Given up, with what the definition says follows from that."""
         self._fold.fail_waiting(i, code, message)
+        self._gather()
 
     def fail_branch(self, i: int, code: str, message: str) -> None:
         """Given up with what depends on it; the rest goes on, whatever the definition says."""
         self._fold.branch_only.add(self.state.specs[i].id)
         self._fold.fail_waiting(i, code, message)
+        self._gather()
 
     def drop(self, i: int) -> None:
         """Not needed any more, wherever it stands: cancelled, and nothing follows from that."""

@@ -70,7 +70,7 @@ class Dynamics:
         self._forget_oldest()
         for outcome in inbox.outcomes:
             self._settle(outcome, inbox)
-        self._gather()
+        self.gather()
         self._pass_idle()
 
     def writes(self) -> GraphWrites | None:
@@ -175,7 +175,8 @@ class Dynamics:
             if self.state.tasks[i].phase is Phase.PENDING:
                 self._pass_over(i, "dependencies")
 
-    def _gather(self) -> None:
+    def gather(self) -> None:
+        """End the `for_each` tasks whose last element is over."""
         for i in self.change.gatherable:
             if self.state.tasks[i].phase is not Phase.EXPANDED:
                 continue
