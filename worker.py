@@ -26,13 +26,16 @@ from activities.reading import ReadingActivities
 from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
+from engine.agents.kubernetes.allocation import PodAllocator, open_allocator
 from engine.agents.registry import RegistryMonitor
+from engine.agents.sizes import KUBERNETES
 from engine.agents.speed import SpeedBook, SpeedRecorder
 from engine.concurrency import end_all, run_together
 from engine.contracts import activity_names
 from engine.errors import ConfigurationError
 from engine.events.bodies import GrownBodies
 from engine.events.bridge import Bridge
+from engine.events.catching_up import CatchingUp
 from engine.events.connection import RedisClient
 from engine.events.connection import connect as connect_redis
 from engine.events.direct import DirectLine
@@ -215,9 +218,14 @@ async def build(
         ]
     if WORKFLOWS in roles:
         bodies = GrownBodies(stores.dispatch, stores.graphs)
-        publisher = FactPublisher(functions, stores.publications, settings.event_partitions)
+        publisher = CatchingUp(FactPublisher(functions, stores.publications, settings.event_partitions))
+        jobs.append(publisher.run)
         dispatcher = Dispatcher(functions, stores.dispatch, bodies, publisher)
-        binder = Binder(stores.hosts, host_streams, load_catalogue(settings.catalogue_file), settings)
+        catalogue = load_catalogue(settings.catalogue_file)
+        pods: PodAllocator | None = None
+        if settings.allocator == KUBERNETES:
+            pods = await stack.enter_async_context(open_allocator(settings, stores.hosts, host_streams, catalogue))
+        binder = Binder(stores.hosts, host_streams, catalogue, settings, pods)
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
         speeds = SpeedBook()
         jobs.append(SpeedRecorder(speeds, stores.host_health).run)

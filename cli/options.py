@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+AllocatorOption = Annotated[
+    str | None,
+    typer.Option(help="Where agents run: process (host processes here) or kubernetes (a pod each)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; messages go to stderr.")]
 
 UrlOption = Annotated[

@@ -6,6 +6,7 @@ import typer
 import uvloop
 
 from cli.configuration import load_settings
+from cli.options import AllocatorOption
 from cli.probe_server import probed
 from cli.serve import run_role
 from worker import serve as serve_worker
@@ -20,9 +21,10 @@ def worker(
     role: Annotated[
         list[str] | None, typer.Option("--role", help="workflows or bridge; repeat for several. Both when absent.")
     ] = None,
+    allocator: AllocatorOption = None,
 ) -> None:
     """Workflows and activities, and the bridge from the event streams."""
-    _run(frozenset(role or WORKER_ROLES))
+    _run(frozenset(role or WORKER_ROLES), allocator)
 
 
 @app.command()
@@ -37,6 +39,6 @@ def hooks() -> None:
     _run(frozenset({"hooks"}))
 
 
-def _run(roles: frozenset[str]) -> None:
-    settings = load_settings()
+def _run(roles: frozenset[str], allocator: str | None = None) -> None:
+    settings = load_settings(allocator=allocator)
     run_role(probed(settings, lambda: serve_worker(settings, roles)), uvloop.new_event_loop)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from cli.configuration import load_settings
 from cli.connection import ENGINE_FILE
-from cli.options import DATA_DIR_DEFAULT, DataDirOption, JsonOption
+from cli.options import DATA_DIR_DEFAULT, AllocatorOption, DataDirOption, JsonOption
 from cli.outcome import ExitCode
 from engine.embedded.addresses import LOOPBACK, HeldPort, hold_free_port, hold_port, says_port_taken
 from engine.embedded.engine import EmbeddedEngine, ServerPorts, StepDone
@@ -50,6 +50,7 @@ class UpOptions:
     as_json: bool = False
     server_ports: ServerPorts = field(default_factory=ServerPorts)
     workers: int = 1
+    allocator: str | None = None
 
 
 app = typer.Typer(add_completion=False)
@@ -70,11 +71,13 @@ def up_command(
     workers: Annotated[
         int, typer.Option(min=1, max=WORKERS_MAX, help="Worker processes, which share the executions.")
     ] = 1,
+    allocator: AllocatorOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Start the engine with its servers on this machine and keep it running."""
     ports = ServerPorts(postgres_port, redis_port, temporal_port, temporal_ui_port)
-    raise typer.Exit(asyncio.run(run_up(UpOptions(data_dir, port, host, catalogue, as_json, ports, workers))))
+    options = UpOptions(data_dir, port, host, catalogue, as_json, ports, workers, allocator)
+    raise typer.Exit(asyncio.run(run_up(options)))
 
 
 def engine_roles(host: str, port: int, workers: int = 1) -> list[RoleSpec]:
@@ -120,7 +123,7 @@ class Supervisor:
         self._specs = roles
         self._console = Console(stderr=True, highlight=False)
         self._started = time.monotonic()
-        self._settings = load_settings()
+        self._settings = load_settings(allocator=options.allocator)
         self._engine = EmbeddedEngine(
             options.data_dir,
             ports=options.server_ports,
@@ -235,6 +238,7 @@ class Supervisor:
         environment |= {"ORCHESTRATOR_HOST": self._options.host, "ORCHESTRATOR_PORT": str(self._port)}
         if self._options.catalogue is not None:
             environment["ORCHESTRATOR_CATALOGUE_FILE"] = str(self._options.catalogue.absolute())
+        environment["ORCHESTRATOR_ALLOCATOR"] = self._settings.allocator
         return environment
 
     def _show(self, step: StepDone) -> None:

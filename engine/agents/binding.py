@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from heapq import heapify, heapreplace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
-from engine.agents.catalogue import LIVE_HOSTS_MAX, has_capabilities, hosts_started_here
+from engine.agents.catalogue import LIVE_HOSTS_MAX, has_capabilities, hosts_started_here, runs_in_pods
 from engine.agents.hostport import WishPort
 from engine.contracts.catalogue import Catalogue
 from engine.contracts.hosts import Group
@@ -32,11 +32,25 @@ def agent_ids(role: str, count: int) -> list[str]:
     return [f"{role}-{number}" for number in range(1, count + 1)]
 
 
-class Binder:
-    """Implements `engine.ports.AgentBinder`."""
+class PodBinding(Protocol):
+    """Agents that have a pod each. Implemented by `engine.agents.kubernetes.allocation`."""
 
-    def __init__(self, hosts: HostStore, wishes: WishPort, catalogue: Catalogue, settings: Settings) -> None:
+    async def bind(self, request: BindRequest, *, give_up_when_unreachable: bool = False) -> BindResult: ...
+
+
+class Binder:
+    """Implements `engine.ports.AgentBinder`. With `pods`, the types that the engine starts get pods."""
+
+    def __init__(
+        self,
+        hosts: HostStore,
+        wishes: WishPort,
+        catalogue: Catalogue,
+        settings: Settings,
+        pods: PodBinding | None = None,
+    ) -> None:
         self._hosts = hosts
+        self._pods = pods
         self._wishes = wishes
         self._catalogue = catalogue
         self._idle_seconds = settings.host_idle_seconds
@@ -45,6 +59,42 @@ class Binder:
         """Hosts that were asked for, and when."""
 
     async def bind(self, request: BindRequest) -> BindResult:
+        """Each agent to a live host of its type; hosts are asked for where there are too few.
+
+        With `wait_seconds` it waits for them. Agents for which no host is there are `missing`.
+        """
+        if self._pods is None:
+            return await self._bind_to_hosts(request)
+        known = self._catalogue.agents
+        in_pods = {name: role for name, role in request.roles.items() if runs_in_pods(known.get(role.type))}
+        falling_back = {name: role for name, role in in_pods.items() if known[role.type].local_fallback}
+        only_pods = {name: role for name, role in in_pods.items() if name not in falling_back}
+        shared = {name: role for name, role in request.roles.items() if name not in in_pods}
+        parts: list[Awaitable[BindResult]] = []
+        if only_pods:
+            parts.append(self._pods.bind(_about(request, only_pods)))
+        if falling_back:
+            parts.append(self._bind_or_fall_back(self._pods, _about(request, falling_back)))
+        if shared or not in_pods:
+            parts.append(self._bind_to_hosts(_about(request, shared)))
+        return _joined(await asyncio.gather(*parts))
+
+    async def _bind_or_fall_back(self, pods: PodBinding, request: BindRequest) -> BindResult:
+        """Pods, or host processes of this machine while the Kubernetes API does not answer."""
+        started = time.monotonic()
+        found = await pods.bind(request, give_up_when_unreachable=True)
+        left_seconds = request.wait_seconds - (time.monotonic() - started)
+        refused = found.problems and found.problems[0].code == "RESOURCE_ALLOCATION_FAILED"
+        if not found.missing or left_seconds <= 0 or refused:
+            return found
+        here = await self._bind_to_hosts(
+            request.model_copy(update={"agent_ids": found.missing, "wait_seconds": left_seconds})
+        )
+        still = set(here.missing)
+        problems = tuple(problem for problem in found.problems if problem.agent_id in still)
+        return BindResult(bindings=found.bindings + here.bindings, missing=here.missing, problems=problems)
+
+    async def _bind_to_hosts(self, request: BindRequest) -> BindResult:
         """Spread the agents over the live hosts of their types; ask for hosts where there are fewer than wanted.
 
         With `wait_seconds` it waits until each role has a host, and, for half of that time, until each has as many
@@ -93,6 +143,19 @@ class Binder:
             _remember(self._live, group, (time.monotonic(), hosts))
         well = (host for host in hosts if host.suspect_since is None)
         return [host for host in well if has_capabilities(host.capabilities, role.capabilities)]
+
+
+def _about(request: BindRequest, roles: dict[str, KernelRole]) -> BindRequest:
+    return request if len(roles) == len(request.roles) else request.model_copy(update={"roles": roles})
+
+
+def _joined(results: Sequence[BindResult]) -> BindResult:
+    problems = [problem for result in results for problem in result.problems]
+    return BindResult(
+        bindings=tuple(binding for result in results for binding in result.bindings),
+        missing=tuple(agent_id for result in results for agent_id in result.missing),
+        problems=tuple(sorted(problems, key=lambda problem: problem.code, reverse=True)),
+    )
 
 
 def _roles_of(request: BindRequest) -> dict[str, KernelRole]:

@@ -78,6 +78,11 @@ def pool_pod_name(owner: str, tenant: str, agent_type: str, number: int) -> str:
     return f"pool-{_slug(agent_type, 30) or 'agent'}-{_digest(text, 20)}"
 
 
+def object_name(prefix: str, subject: str) -> str:
+    """Of another object that is about something with a name of its own."""
+    return f"{prefix}-{_slug(subject, 20) or 'x'}-{_digest(subject)}"
+
+
 def host_id(pod: str, uid: str) -> str:
     """The id under which the agent process in that pod registers."""
     return f"{pod}{HOST_SEPARATOR}{uid}"
