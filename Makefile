@@ -28,7 +28,7 @@ PATTERN ?= supervisor
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 
-.PHONY: help setup demo test soak up check bench format lock clean
+.PHONY: help setup demo test soak up check bench format lock manifests clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | awk -F'|' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -81,6 +81,16 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.1
 lock: setup ## refresh the locks from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
 	$(COMPILE) --extra embedded --extra dev $(LOCK_ARGS) -o requirements.lock
 	$(COMPILE) --constraints requirements.lock -o requirements-runtime.lock
+
+# Built with Go by the tests where none is named; another version may write the same objects in another order.
+HELM ?= $(shell $(BIN)/python -m tests.integration.deployment.helm)
+
+manifests: setup ## render deploy/kubernetes and deploy/prometheus from the chart (HELM=)
+	@{ echo "# Rendered from deploy/helm/orchestration-engine by \`make manifests\`: change the chart, not this file."; \
+		$(HELM) template orchestrator deploy/helm/orchestration-engine --namespace agentcore-orchestration \
+		--values deploy/kubernetes/values.yaml; } > deploy/kubernetes/orchestration-engine.yaml.new
+	@mv deploy/kubernetes/orchestration-engine.yaml.new deploy/kubernetes/orchestration-engine.yaml
+	cp deploy/helm/orchestration-engine/files/alerts.yaml deploy/prometheus/alerts.yaml
 
 clean: ## remove .venv and caches; data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.*
