@@ -22,7 +22,17 @@ from gateway import websocket
 from gateway.dependencies import GatewayDependencies
 from gateway.operations.operation import Caller
 from gateway.watching import SNAPSHOT, Rooms, Told
-from gateway.websocket import CLOSE_CODES, INTERNAL, REASONS, Stream, WatcherCount, admit, begin, cursor_of
+from gateway.websocket import (
+    CLOSE_CODES,
+    INTERNAL,
+    REASONS,
+    UNAUTHENTICATED,
+    Stream,
+    WatcherCount,
+    admit,
+    begin,
+    cursor_of,
+)
 
 PATH: Final = "/api/v1/executions/{execution_id}/events/stream"
 KEEP_ALIVE_SECONDS: Final = 15.0
@@ -106,6 +116,8 @@ class EventStream(Response):
                 if messages:
                     for chunk in _chunks(messages):
                         await _send(send, chunk)
+                        if stream.expired:  # a long page and a slow reader: not after the token's end
+                            return UNAUTHENTICATED
                 elif time.monotonic() - sent_at > KEEP_ALIVE_SECONDS:
                     await _send(send, b": still here\n\n")
                 else:

@@ -60,6 +60,8 @@ class BacklogCount(Protocol):
     def hooks(self) -> int: ...
     @property
     def dead_letters(self) -> int: ...
+    @property
+    def dead_letter_bytes(self) -> int: ...
 
 
 class StreamFigures(Protocol):
@@ -169,6 +171,7 @@ class EngineFigures(Collector):
             lag,
             GaugeMetricFamily("hooks_queue_depth", "Runs of hooks that wait or are worked on", found.hooks),
             GaugeMetricFamily("redis_dead_letter_queue_size", "Dead letters of all tenants", found.dead_letters),
+            GaugeMetricFamily("redis_dead_letter_queue_bytes", "What they hold, about", found.dead_letter_bytes),
         ]
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 from uuid import UUID
 
@@ -36,6 +37,16 @@ KEPT_SECONDS: Final = 7 * 24 * 3600
 LETTERS_MAX: Final = 10_000
 """Of one tenant. Whoever writes nothing but nonsense pushes their own letters out, and nobody's memory."""
 
+LETTERS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of one tenant, about; the oldest make room. What was replayed or purged out of the middle counts until those before
+it have gone."""
+
+LETTER_BYTES_MAX: Final = 1024 * 1024
+"""Of one letter, over all its fields: what is above is cut off."""
+
+FIELDS_MAX: Final = 1_000
+"""A server-side function takes some thousands of arguments; what has more fields must be buried all the same."""
+
 FIELD_BYTES_MAX: Final = 256 * 1024
 REPLAY_MAX: Final = 500
 TYPES_SHOWN_MAX: Final = 5
@@ -59,23 +70,23 @@ class DeadLetters:
     ) -> None:
         """Raises RedisError or OSError: the entry then stays pending."""
         log.warning("bridge.dead_letter", tenant=tenant, partition=partition, entry_id=entry_id, reason=reason)
-        cut = any(len(value) > FIELD_BYTES_MAX for value in (fields or {}).values())
+        kept = _cut_off(fields or {})
         letter: dict[Any, Any] = {
-            **{_ENTRY + name: value[:FIELD_BYTES_MAX] for name, value in (fields or {}).items()},
+            **{_ENTRY + name: value for name, value in kept.items()},
             b"reason": reason.encode(),
             b"partition": str(partition).encode(),
             b"entry_id": entry_id.encode(),
             b"tries": str(tries).encode(),
             b"size": str(sum(len(value) for value in (fields or {}).values())).encode(),
         }
-        if cut:
+        if kept != (fields or {}):
             letter[b"cut"] = b"1"
-        stream = keys.dead_letters(tenant)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.xadd(stream, letter, maxlen=LETTERS_MAX, approximate=True)
-            pipe.xtrim(stream, minid=_oldest_id(), approximate=False)
-            pipe.expire(stream, KEPT_SECONDS)
-            await pipe.execute()
+        size = sum(len(name) + len(value) for name, value in letter.items())
+        parts = [part for field in letter.items() for part in field]
+        arguments = [LETTERS_MAX, LETTERS_BYTES_MAX, _oldest_id(), KEPT_SECONDS, size, *parts]
+        pushed = await self._functions.call("orc_bury_letter", [keys.dead_letters(tenant)], arguments)
+        if pushed:
+            log.warning("bridge.dead_letters_pushed_out", tenant=tenant, letters=pushed)
 
     async def page(self, tenant: str, *, limit: int, page_token: str | None) -> DeadLetterPage:
         """The newest first."""
@@ -150,6 +161,21 @@ class DeadLetters:
         async with _available():
             moved = await self._functions.call("orc_replay_letter", names, arguments)
         return None if moved else "no such letter"
+
+
+def held_bytes(first: Fields, last: Fields) -> int:
+    """What the letters from the first to the last hold, about."""
+    return int(last.get(b"total", b"0")) - int(first.get(b"total", b"0")) + int(first.get(b"kept", b"0"))
+
+
+def _cut_off(fields: Fields) -> dict[bytes, bytes]:
+    room, kept = LETTER_BYTES_MAX, {}
+    for name, value in islice(fields.items(), FIELDS_MAX):
+        if room <= 0:
+            break
+        kept[name] = value[: min(FIELD_BYTES_MAX, room)]
+        room -= len(name) + len(kept[name])
+    return kept
 
 
 def _letter(entry_id: bytes, fields: Fields) -> DeadLetter:

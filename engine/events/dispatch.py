@@ -15,9 +15,10 @@ from engine.contracts.limits import RESULT_INLINE_BYTES_MAX
 from engine.errors import EngineError, UnavailableError
 from engine.events import keys, wire
 from engine.events.bodies import GrownBodies
+from engine.events.catching_up import Publisher
 from engine.events.facts import Pack, lines_of, packs_of, stored_lines
 from engine.events.functions import Functions
-from engine.events.publisher import STATE_CLOSED_SECONDS, STATE_SECONDS, FactPublisher
+from engine.events.publisher import STATE_CLOSED_SECONDS, STATE_SECONDS
 from engine.observability.log import get_logger
 from engine.ports import Committed, DispatchStore, Published, StoredBody
 
@@ -88,7 +89,7 @@ class Dispatcher:
         functions: Functions,
         store: DispatchStore,
         grown: GrownBodies | None = None,
-        publisher: FactPublisher | None = None,
+        publisher: Publisher | None = None,
     ) -> None:
         self._functions = functions
         self._store = store
@@ -116,7 +117,7 @@ class Dispatcher:
             await self._publish_rest(self._publisher, proposal, committed, published)
 
     async def _publish_rest(
-        self, publisher: FactPublisher, proposal: TickProposal, committed: Committed, published: int
+        self, publisher: Publisher, proposal: TickProposal, committed: Committed, published: int
     ) -> None:
         """What was committed beside the ticks, or by a process that did not live to publish it."""
         execution = Published(

@@ -7,6 +7,7 @@ from redis.exceptions import RedisError
 
 from engine.errors import UnavailableError
 from engine.events import keys
+from engine.events.dead_letters import held_bytes
 from engine.events.hook_queue import BANDS
 
 TENANTS_MAX: Final = 2_000
@@ -18,6 +19,7 @@ class Backlogs(NamedTuple):
     """Entries of agents' streams that no committed tick has consumed: they are deleted with their acknowledgement."""
     hooks: int
     dead_letters: int
+    dead_letter_bytes: int = 0
 
 
 class StreamBacklogs:
@@ -30,7 +32,7 @@ class StreamBacklogs:
     async def backlogs(self) -> Backlogs:
         """Raises UnavailableError."""
         try:
-            reports = hooks = letters = 0
+            reports = hooks = letters = letter_bytes = 0
             for tenants in _batches(await self._tenants()):
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for tenant in tenants:
@@ -45,9 +47,21 @@ class StreamBacklogs:
                     reports += sum(lengths[first : first + self._partitions])
                     hooks += sum(lengths[first + self._partitions : first + width - 1])
                     letters += lengths[first + width - 1]
+                letter_bytes += await self._letter_bytes(
+                    [tenant for tenant, there in zip(tenants, lengths[width - 1 :: width], strict=True) if there]
+                )
         except (RedisError, OSError) as error:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
-        return Backlogs(reports, hooks, letters)
+        return Backlogs(reports, hooks, letters, letter_bytes)
+
+    async def _letter_bytes(self, tenants: list[str]) -> int:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for tenant in tenants:
+                pipe.xrange(keys.dead_letters(tenant), count=1)
+                pipe.xrevrange(keys.dead_letters(tenant), count=1)
+            ends: list[Any] = await pipe.execute()
+        pairs = zip(ends[::2], ends[1::2], strict=True)
+        return sum(held_bytes(first[0][1], last[0][1]) for first, last in pairs if first and last)
 
     async def _tenants(self) -> list[str]:
         found: set[str] = set()

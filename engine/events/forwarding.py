@@ -6,7 +6,7 @@ goes on meanwhile. An execution whose run has not begun takes no room, whatever 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +26,10 @@ log = get_logger(__name__)
 
 UNDER_WAY_MAX: Final = 200
 PER_EXECUTION_MAX: Final = 20
+NOTED_MAX: Final = 100_000
+"""Entries of which only the id is held, to be read again when their turn comes: so one takeover of a partition finds
+all of an execution's events, however many they are."""
+
 PROBES_MAX: Final = 20
 """So many runs that have not begun are asked for at once."""
 
@@ -59,13 +63,18 @@ class Lane:
     """Later entries were left in Redis: no newer ones may go before them."""
 
     unknown: int = 0
+    slots: int = 0
+    """How many of the entries take room: the first ones."""
+
+    known: set[str] = field(default_factory=set)
+    """Their ids."""
 
     @property
     def key(self) -> tuple[str, str]:
         return self.tenant, self.execution_id
 
     def has(self, entry_id: str) -> bool:
-        return any(entry_id == known for known, _ in self.entries)
+        return entry_id in self.known
 
 
 class Forwarding:
@@ -90,6 +99,9 @@ class Forwarding:
         self._owned = owned
         self._again = again
         self._under_way = 0
+        self._by_tenant: Counter[str] = Counter()
+        """Of those under way."""
+        self._noted = 0
         self._lanes: dict[tuple[str, str], Lane] = {}
         self._left: dict[tuple[str, str], int] = {}
         """(tenant, execution) -> partition, of those whose later entries wait for the next takeover."""
@@ -105,13 +117,15 @@ class Forwarding:
         if lane is not None:
             if lane.has(entry_id):
                 return
-            full = len(lane.entries) >= PER_EXECUTION_MAX or self._under_way >= UNDER_WAY_MAX
-            if lane.waiting or lane.behind or full:
+            if lane.waiting or lane.behind:
                 lane.behind = True
+                return
+            if lane.slots < len(lane.entries) or lane.slots >= PER_EXECUTION_MAX or not self._room(tenant):
+                self._note(lane, entry_id)
                 return
         elif key in self._left or (tenant, partition) in self._short:
             return
-        elif self._under_way >= UNDER_WAY_MAX:
+        elif not self._room(tenant):
             log.warning("forwarding.no_room", tenant=tenant, partition=partition)
             self._short.add((tenant, partition))
             return
@@ -121,7 +135,24 @@ class Forwarding:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         lane.entries.append((entry_id, event))
+        lane.known.add(entry_id)
+        lane.slots += 1
         self._under_way += 1
+        self._by_tenant[tenant] += 1
+
+    def _room(self, tenant: str, share: int = 2) -> bool:
+        """A tenant may have half of what the others leave, so that there is always some for those who come."""
+        held = self._by_tenant[tenant]
+        return held * share < UNDER_WAY_MAX - (self._under_way - held)
+
+    def _note(self, lane: Lane, entry_id: str) -> None:
+        """No room, but its place in the line."""
+        if self._noted >= NOTED_MAX:
+            lane.behind = True
+            return
+        lane.entries.append((entry_id, None))
+        lane.known.add(entry_id)
+        self._noted += 1
 
     def taken_over(self, tenant: str, partition: int) -> None:
         """Everything that is pending is about to come again, oldest first."""
@@ -143,17 +174,21 @@ class Forwarding:
             self._close(lane)
 
     def _close(self, lane: Lane) -> None:
-        if not lane.waiting:
-            self._give_back(len(lane.entries))
+        self._noted -= len(lane.entries) - lane.slots if not lane.waiting else 0
+        self._give_back(lane, lane.slots)
         del self._lanes[lane.key]
         if lane.behind:
             self._left[lane.key] = lane.partition
             self._again(lane.tenant, lane.partition)
 
-    def _give_back(self, count: int) -> None:
+    def _give_back(self, lane: Lane, count: int) -> None:
+        lane.slots -= count
         self._under_way -= count
-        if self._under_way <= UNDER_WAY_MAX // 2:
-            for tenant, partition in self._short:
+        self._by_tenant[lane.tenant] -= count
+        if not self._by_tenant[lane.tenant]:
+            del self._by_tenant[lane.tenant]
+        for tenant, partition in self._short:
+            if self._room(tenant, 4):
                 self._again(tenant, partition)
 
     async def _forward(self, lane: Lane) -> None:
@@ -170,11 +205,14 @@ class Forwarding:
             await asyncio.sleep(TRY_AGAIN_SECONDS * max(probes, 1))
 
     def _done(self, lane: Lane) -> None:
-        lane.entries.popleft()
+        entry_id, _ = lane.entries.popleft()
+        lane.known.discard(entry_id)
         if lane.waiting:
             lane.waiting = False
+        elif len(lane.entries) >= lane.slots:
+            self._noted -= 1  # the next of which only the id is held has the place
         else:
-            self._give_back(1)
+            self._give_back(lane, 1)
 
     async def _first(self, lane: Lane) -> bool:
         """Whether the first entry is done with."""
@@ -218,10 +256,11 @@ class Forwarding:
             return
         held = len(lane.entries)
         first, _ = lane.entries[0]
-        lane.entries = deque([(first, None)])
+        self._noted -= held - lane.slots
+        lane.entries, lane.known = deque([(first, None)]), {first}
         lane.waiting = True
         lane.behind = lane.behind or held > 1
-        self._give_back(held)
+        self._give_back(lane, lane.slots)
 
     async def _read_again(self, tenant: str, partition: int, entry_id: str) -> ExternalEvent | None:
         found: Any = await self._redis.xrange(keys.partition_stream(tenant, partition), entry_id, entry_id)

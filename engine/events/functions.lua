@@ -282,6 +282,45 @@ local function requeue_strays(keys, args)
   return moved
 end
 
+-- A dead letter: kept as long as it is young and the tenant's letters are neither too many nor too large. Each says how
+-- many bytes were buried up to it, so the first and the last tell how many there are. KEYS: dead letters. ARGV: letters at
+-- most, bytes at most, the oldest id to keep, seconds to keep the stream, this letter's bytes, names and values of its
+-- fields. Answers how many were pushed out.
+local function buried_bytes(entry)
+  local total, size = 0, 0
+  for i = 1, #entry[2], 2 do
+    if entry[2][i] == 'total' then
+      total = tonumber(entry[2][i + 1])
+    elseif entry[2][i] == 'kept' then
+      size = tonumber(entry[2][i + 1])
+    end
+  end
+  return total, size
+end
+
+local function bury_letter(keys, args)
+  local size, total, pushed = tonumber(args[5]), 0, 0
+  local last = redis.call('XREVRANGE', keys[1], '+', '-', 'COUNT', 1)[1]
+  if last then
+    total = buried_bytes(last)
+  end
+  total = total + size
+  local id = redis.call(
+    'XADD', keys[1], '*', 'total', string.format('%.0f', total), 'kept', args[5], unpack(args, 6))
+  redis.call('XTRIM', keys[1], 'MINID', args[3])
+  pushed = redis.call('XTRIM', keys[1], 'MAXLEN', args[1])
+  for _ = 1, 1000 do
+    local first = redis.call('XRANGE', keys[1], '-', '+', 'COUNT', 1)[1]
+    local before, kept = buried_bytes(first)
+    if first[1] == id or total - before + kept <= tonumber(args[2]) then
+      break
+    end
+    pushed = pushed + redis.call('XDEL', keys[1], first[1])
+  end
+  redis.call('EXPIRE', keys[1], tonumber(args[4]))
+  return pushed
+end
+
 -- A dead letter becomes an entry again. KEYS: dead letters, partition stream. ARGV: the letter's id, then names and values
 -- of the entry's fields. Answers whether it was still there.
 local function replay_letter(keys, args)
@@ -293,6 +332,7 @@ local function replay_letter(keys, args)
 end
 
 redis.register_function('orc_replay_letter', replay_letter)
+redis.register_function('orc_bury_letter', bury_letter)
 -- What frees memory runs also when there is none left: then agents' reports are refused, and these go on.
 redis.register_function{function_name = 'orc_write_tick', callback = write_tick, flags = {'allow-oom'}}
 redis.register_function('orc_publish_facts', publish_facts)

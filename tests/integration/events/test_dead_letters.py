@@ -14,6 +14,7 @@ from engine.events import dead_letters as module
 from engine.events import keys
 from engine.events.connection import connect
 from engine.events.dead_letters import DeadLetters
+from engine.events.figures import StreamBacklogs
 from engine.settings import Settings
 from tests.fakes.streams import eventually, until
 from tests.integration.events.crossing import PARTITIONS, Crossing, completed
@@ -112,3 +113,42 @@ async def test_without_the_server_the_answer_says_so(valkey_server: ValkeyServer
     with pytest.raises(UnavailableError):
         await DeadLetters(client, PARTITIONS).get(crossing.tenant, "1-0")
     await client.aclose()
+
+
+async def test_letters_are_bounded_by_bytes_and_the_oldest_make_room(
+    crossing: Crossing, letters: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LETTERS_BYTES_MAX", 100_000)
+    for number in range(30):
+        await letters.bury(crossing.tenant, 0, f"{number}-0", entry(crossing.execution(), b"x" * 10_000), "odd")
+    found = await crossing.dead_letters()
+    assert [letter[b"entry_id"] for letter in found] == [b"%d-0" % number for number in range(21, 30)]
+    held = sum(int(letter[b"kept"]) for letter in found)
+    assert 90_000 < held <= 100_000
+    assert module.held_bytes(found[0], found[-1]) == held
+    assert (await StreamBacklogs(crossing.redis, PARTITIONS).backlogs()).dead_letter_bytes == held
+    # One that is larger than all may be is kept by itself.
+    await letters.bury(crossing.tenant, 0, "99-0", entry(crossing.execution(), b"x" * 120_000), "odd")
+    assert [letter[b"entry_id"] for letter in await crossing.dead_letters()] == [b"99-0"]
+    # The sum goes on when there is none left.
+    await letters.purge(crossing.tenant, None)
+    await letters.bury(crossing.tenant, 0, "100-0", entry(crossing.execution(), b"x"), "odd")
+    [letter] = await crossing.dead_letters()
+    assert module.held_bytes(letter, letter) == int(letter[b"kept"]) == int(letter[b"total"])
+
+
+async def test_a_letter_of_many_fields_is_cut_off_as_a_whole(crossing: Crossing, letters: DeadLetters) -> None:
+    fields = {b"f%d" % number: b"x" * module.FIELD_BYTES_MAX for number in range(20)}
+    await letters.bury(crossing.tenant, 0, "1-0", fields, "odd")
+    [letter] = await crossing.dead_letters()
+    assert int(letter[b"kept"]) < module.LETTER_BYTES_MAX + 1000
+    [item] = (await letters.page(crossing.tenant, limit=1, page_token=None)).items
+    assert item.size_bytes == 20 * module.FIELD_BYTES_MAX
+    assert not item.replayable
+
+
+async def test_an_entry_of_thousands_of_fields_is_buried_too(crossing: Crossing, letters: DeadLetters) -> None:
+    await letters.bury(crossing.tenant, 0, "1-0", {b"f%d" % number: b"" for number in range(20_000)}, "odd")
+    [letter] = await crossing.dead_letters()
+    assert letter[b"cut"] == b"1"
+    assert b"entry:f0" in letter

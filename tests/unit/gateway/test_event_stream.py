@@ -153,3 +153,16 @@ async def test_who_does_not_read_is_given_up_and_who_leaves_is_forgotten(
         async with asyncio.timeout(10):
             while gateway.feed.watchers.get(("default", row.execution_id), [0]):  # noqa: ASYNC110 - the fake's own state
                 await asyncio.sleep(0.05)
+
+
+async def test_a_token_that_expires_within_a_page_ends_it_there(
+    url: str, gateway: Gateway, row: FakeExecution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = iter([False, False, False, True])  # before the snapshot, behind it, before the page, behind its first event
+    monkeypatch.setattr(event_stream, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(gateway_websocket.Stream, "expired", property(lambda _: next(asked)))
+    async with stream(url, row, gateway.token("viewer")) as reader:
+        assert (await reader.event())["event"] == "workflow.snapshot"
+        assert (await reader.event())["id"] == "1"
+        end = await reader.event()
+        assert (end["event"], end["data"]["code"]) == ("end", 4401)
