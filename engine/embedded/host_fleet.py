@@ -1,15 +1,26 @@
-"""The role `hosts`: the host fleet with real processes and Redis, and the address that a tenant's agents use."""
+"""The role `hosts`: the host fleet with real processes and Redis, and the address that a tenant's agents use.
+
+Where agents run in pods, the keeper of pods runs here too.
+"""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from engine.agents.catalogue import load_catalogue
 from engine.agents.credentials import agent_password, agent_url, load_agent_secret
 from engine.agents.fleet import HostFleet, HostProcess
+from engine.agents.kubernetes.client import ClusterAccess, open_api
+from engine.agents.kubernetes.keeper import Keeper
+from engine.agents.sizes import KUBERNETES
+from engine.concurrency import run_together
+from engine.contracts.catalogue import Catalogue
 from engine.embedded.process import ChildProcess
 from engine.events.connection import connect
 from engine.events.hosts import HostStreams
 from engine.observability.log import configure
+from engine.postgres.pod_owners import PostgresPodOwners
+from engine.postgres.stores import Stores
 from engine.settings import Settings
 
 
@@ -21,10 +32,28 @@ async def serve_hosts(settings: Settings) -> None:
     redis = connect(settings)
     streams = HostStreams(redis, settings.event_partitions)
     try:
-        await HostFleet(streams, catalogue, launch_host, settings, secret).run()
+        if settings.allocator == KUBERNETES:
+            fleet = HostFleet(streams, _may_run_here(catalogue), launch_host, settings, secret)
+            async with AsyncExitStack() as stack:
+                keeper = await _open_keeper(settings, streams, stack)
+                await run_together([fleet.run, keeper.run])
+        else:
+            await HostFleet(streams, catalogue, launch_host, settings, secret).run()
     finally:
         await streams.close()
         await redis.aclose()
+
+
+def _may_run_here(catalogue: Catalogue) -> Catalogue:
+    """With agents in pods, hosts are wanted here only while the Kubernetes API does not answer."""
+    return Catalogue(agents={name: known for name, known in catalogue.agents.items() if known.local_fallback})
+
+
+async def _open_keeper(settings: Settings, streams: HostStreams, stack: AsyncExitStack) -> Keeper:
+    stores = await stack.enter_async_context(Stores.open(settings))
+    api = await stack.enter_async_context(open_api(ClusterAccess.of(settings)))
+    owners = PostgresPodOwners(stores.database, stores.maintenance)
+    return Keeper(api, streams, owners, settings.kubernetes_owner)
 
 
 async def tenant_agent_url(settings: Settings, tenant: str) -> str:

@@ -7,10 +7,11 @@ logs can be read, and a pod that nobody confirms to have ended is removed by for
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from engine.agents.kubernetes.reasons import Standing
 from engine.agents.kubernetes.seen import SeenPod
+from engine.pod_ports import ExecutionKey
 
 ORPHAN_AGE_SECONDS: Final = 10.0
 """Executions are stored before their pods are made; the age covers clocks that differ a little."""
@@ -20,11 +21,6 @@ ENDED_KEPT_SECONDS: Final = 30.0
 
 FORCE_AFTER_SECONDS: Final = 5.0
 """So long after the end of its grace period a pod should be gone; its kubelet does not answer then."""
-
-
-class ExecutionKey(NamedTuple):
-    tenant: str
-    execution_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,9 @@ def _judge(
     decisions: Decisions,
 ) -> None:
     known = None if pod.execution_id is None else is_open.get(ExecutionKey(pod.tenant, pod.execution_id))
-    if known is False and pod.execution_id is not None:
+    if known is False and not pod.labelled:
+        decisions.remove.append(Removal(pod, "its execution is closed", force=pod.state.node_lost))
+    elif known is False and pod.execution_id is not None:
         decisions.release.setdefault(pod.namespace, set()).add(pod.execution_id)
     elif known is None:
         if now - pod.created_at > ORPHAN_AGE_SECONDS:

@@ -27,6 +27,8 @@ class SeenPod:
     created_at: float
     deleting_at: float | None
     """When its grace period ends, once its deletion was asked for."""
+    labelled: bool = True
+    """Its labels name its execution too."""
 
     @property
     def host_id(self) -> str:
