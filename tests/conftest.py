@@ -41,7 +41,11 @@ def stalled_workflows_are_not_interrupted() -> None:
     """A workflow task that takes two seconds, which on a busy machine need not mean anything, fails as ever. But no
     exception is thrown into its thread: one that hits while coverage notes a line leaves coverage's lock held for good,
     and with it everything that is measured."""
-    temporal_worker._RunningWorkflow.attempt_deadlock_interruption = lambda _: None  # type: ignore[method-assign]
+
+    def leave_it(self: temporal_worker._RunningWorkflow) -> None:
+        pass
+
+    temporal_worker._RunningWorkflow.attempt_deadlock_interruption = leave_it  # type: ignore[method-assign]
 
 
 @pytest.fixture
