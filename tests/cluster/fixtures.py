@@ -2,14 +2,23 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import pytest
 
 from tests.cluster import program
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.kwok import Kwok
 
-FIXTURES: Final = frozenset({"control_plane"})
+FIXTURES: Final = frozenset({"control_plane", "kwok", "kwok_nodes", "real_node"})
+
+
+class AddNodes(Protocol):
+    """Of the fixture `kwok_nodes`."""
+
+    async def __call__(self, nodes: int, *, cpu: str = "8", memory: str = "32Gi", pods: int = 110) -> list[str]: ...
+
+
 BUILD_AND_TEST_SECONDS: Final = program.BUILD_SECONDS_MAX + 300.0
 
 
@@ -27,6 +36,31 @@ async def control_plane(server_directory: Path) -> AsyncIterator[ControlPlane]:
         yield control_plane
     finally:
         await control_plane.stop()
+
+
+@pytest.fixture(scope="session")
+async def kwok(control_plane: ControlPlane) -> AsyncIterator[Kwok]:
+    """Plays the kubelets of the nodes that are added to it. Most tests want `kwok_nodes`."""
+    kwok = Kwok(control_plane)
+    try:
+        await kwok.start()
+        yield kwok
+    finally:
+        await kwok.stop()
+
+
+@pytest.fixture
+async def kwok_nodes(kwok: Kwok) -> AsyncIterator[AddNodes]:
+    """`await kwok_nodes(3, cpu="8", memory="32Gi", pods=110)`: the nodes' names; gone after the test, pods too."""
+    names: list[str] = []
+
+    async def add(nodes: int, *, cpu: str = "8", memory: str = "32Gi", pods: int = 110) -> list[str]:
+        added = await kwok.add(nodes, cpu=cpu, memory=memory, pods=pods)
+        names.extend(added)
+        return added
+
+    yield add
+    await kwok.remove(names)
 
 
 def unavailable(missing: str) -> None:
