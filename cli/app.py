@@ -41,6 +41,9 @@ COMMANDS: dict[str, LazyCommand] = {
     "recount": LazyCommand("cli.votes", "Count a swarm's votes again under another rule."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
     "statistics": LazyCommand("cli.statistics", "Show how executions have gone, by pattern and by workflow."),
+    "agents": LazyCommand(
+        "cli.agents", "Look at the host processes of agents: state, load, speed and history.", group=True
+    ),
     "dlq": LazyCommand(
         "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True
     ),

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from engine.agents.catalogue import CapabilityChecker, load_catalogue
+from engine.agents.sizes import AgentSizes
 from engine.concurrency import end_all
 from engine.contracts.patterns import SUPPORTED_PATTERNS
 from engine.errors import ConfigurationError
@@ -36,6 +37,7 @@ from engine.temporal.launcher import TemporalLauncher
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
 from gateway.figures import EngineFigures, PlanningTimes
+from gateway.operations.agents import AgentOperations
 from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
@@ -189,15 +191,19 @@ def _operations(
     hook_queue: HookRequests,
     planning_times: PlanningTimes,
 ) -> Operations:
-    desk = PlanningDesk(GraphPlanning(Planner(), planning_times.observe), stores.definitions, stores.patterns)
+    catalogue = load_catalogue(settings.catalogue_file)
+    sizes = AgentSizes.of(settings, catalogue)
+    desk = PlanningDesk(
+        GraphPlanning(Planner(), planning_times.observe), stores.definitions, stores.patterns, sizes.need
+    )
     return build_operations(
         DefinitionOperations(
             stores.definitions,
             desk,
             stores.idempotency,
-            CapabilityChecker(load_catalogue(settings.catalogue_file), stores.hosts),
+            CapabilityChecker(catalogue, stores.hosts),
             SUPPORTED_PATTERNS,
-            AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max),
+            AgentSizeLimits(settings.agent_cpu_cores_max, settings.agent_memory_bytes_max, sizes.need, sizes.ceiling),
         ),
         ExecutionOperations(
             desk,
@@ -207,6 +213,7 @@ def _operations(
             settings.event_partitions,
             settings.capacity,
             directory,
+            settings.allocation_seconds,
         ),
         ControlOperations(stores.executions, launcher, feed, settings.operation_timeout_seconds),
         SystemOperations(stores.capacity, stores.hosts, stores.operations, settings.capacity),
@@ -217,6 +224,7 @@ def _operations(
         HookOperations(stores.hooks, directory, hook_queue, HookActions(settings), enabled=settings.hooks_enabled),
         CompensationOperations(stores.compensations, launcher),
         StatisticsOperations(stores.statistics),
+        AgentOperations(stores.host_health),
         pressure,
     )
 

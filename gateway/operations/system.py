@@ -1,4 +1,4 @@
-"""Use cases about the engine rather than one execution: agents, capacity, the operation log."""
+"""Use cases about the engine rather than one execution: capacity, the operation log."""
 
 from typing import Any, Final
 
@@ -8,14 +8,10 @@ from engine.contracts.capacity import MICROS, PRIORITIES, CapacityLimits, Usage
 from engine.contracts.execution import ExecutionStatus, Priority
 from engine.contracts.model import Model
 from engine.contracts.views import Page
-from engine.ports import CapacityReader, HostRecord, HostStore, OperationLog
+from engine.ports import CapacityReader, HostStore, OperationLog
 from gateway.operations.operation import Caller, NoParameters, PageParameters
 
 HOSTS_COUNTED_MAX: Final = 1_000
-
-
-class ListAgents(PageParameters):
-    type: str | None = Field(None, max_length=255)
 
 
 class CapacityAmounts(Model):
@@ -57,15 +53,6 @@ class SystemOperations:
         self._hosts = hosts
         self._log = log
         self._limits = limits or CapacityLimits()
-
-    async def agents(self, caller: Caller, request: ListAgents) -> Page[HostRecord]:
-        return await self._hosts.page(
-            caller.tenant,
-            limit=request.limit,
-            page_token=request.page_token,
-            agent_type=request.type,
-            state="live",
-        )
 
     async def capacity(self, caller: Caller, _request: NoParameters) -> Capacity:
         report, limits = await self._capacity.report(caller.tenant), self._limits

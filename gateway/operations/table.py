@@ -9,6 +9,7 @@ from engine.contracts.model import Model, StrictModel
 from engine.contracts.views import ExecutionStarted, WorkflowCreated
 from engine.ports import OperationLog
 from engine.security.permissions import Permission
+from gateway.operations.agents import AGENT_METHODS, AgentOperations, agent_operations
 from gateway.operations.compensations import (
     COMPENSATION_METHODS,
     CompensationOperations,
@@ -51,7 +52,7 @@ from gateway.operations.operation import (
 )
 from gateway.operations.patterns import PatternOperations, pattern_operations
 from gateway.operations.statistics import ReadStatistics, StatisticsOperations
-from gateway.operations.system import ListAgents, SystemOperations
+from gateway.operations.system import SystemOperations
 from gateway.operations.watch_tickets import WatchTicketOperations
 
 METHODS = (
@@ -78,6 +79,7 @@ METHODS = (
     "dead_letter.purge",
     *HOOK_METHODS,
     *COMPENSATION_METHODS,
+    *AGENT_METHODS,
 )
 """The operations that JSON-RPC offers; REST offers all."""
 
@@ -94,6 +96,7 @@ def build_operations(
     hooks: HookOperations,
     compensations: CompensationOperations,
     statistics: StatisticsOperations,
+    agents: AgentOperations,
     pressure: LoadGauge | None = None,
 ) -> Operations:
     create = Operation(
@@ -147,7 +150,7 @@ def build_operations(
         *pattern_operations(patterns),
         *hook_operations(hooks),
         *compensation_operations(compensations),
-        of_engine("agent.list", read, ListAgents, system.agents),
+        *agent_operations(agents),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("statistics.get", read, ReadStatistics, statistics.get),
         of_engine("audit.list", admin, PageParameters, system.audit),

@@ -141,7 +141,14 @@ ROUTES: Final = (
     Route("POST", f"{_HOOK}/enable", "hooks.enable", "Enable a hook, and close its circuit"),
     Route("POST", f"{_HOOK}/disable", "hooks.disable", "Disable a hook"),
     Route("POST", f"{_HOOK}/execute", "hooks.execute", "Run a hook once, with a simulated event", body="required"),
-    Route("GET", "/agents", "agent.list", "Live agent hosts", query=(*_PAGE, "type")),
+    Route(
+        "GET",
+        "/agents",
+        "agent.list",
+        "Host processes of agents with state, load and speed",
+        query=(*_PAGE, "type", "state"),
+    ),
+    Route("GET", "/agents/{host_id}", "agent.get", "A host process of agents with its history"),
     Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
     Route(
         "GET",

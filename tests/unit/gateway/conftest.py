@@ -20,6 +20,7 @@ from engine.security.tokens import TokenIssuer, TokenVerifier
 from engine.settings import Settings
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
+from gateway.operations.agents import AgentOperations
 from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
@@ -36,6 +37,7 @@ from gateway.planning import GraphPlanning
 from gateway.probes import Probe
 from hooks.directory import HookDirectory
 from planner.planner import Planner
+from tests.fakes.agents import FakeAgents
 from tests.fakes.compensations import FakeCompensationStore
 from tests.fakes.hooks import FakeActions, FakeHookQueue, FakeHookStore
 from tests.fakes.patterns import FakePatternStore
@@ -135,6 +137,7 @@ class Gateway:
         self.pressure = FakeGauge()
         self.compensations = FakeCompensationStore()
         self.statistics = FakeStatistics()
+        self.agents = FakeAgents()
         self.patterns = FakePatternStore()
         self.hooks = FakeHookStore()
         self.hook_queue = FakeHookQueue()
@@ -171,6 +174,7 @@ class Gateway:
             HookOperations(self.hooks, directory, self.hook_queue, self.hook_actions, enabled=settings.hooks_enabled),
             CompensationOperations(self.compensations, self.launcher),
             StatisticsOperations(self.statistics),
+            AgentOperations(self.agents),
             self.pressure,
         )
         self.dependencies = GatewayDependencies(

@@ -52,7 +52,7 @@ PATTERN = {
 
 def path_of(route: Route, **ids: str) -> str:
     known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"}
-    known |= {"letter_id": "1-0", "hook_id": str(uuid4())} | ids
+    known |= {"letter_id": "1-0", "hook_id": str(uuid4()), "host_id": "a-host"} | ids
     return "/api/v1" + route.path.format(**known)
 
 
