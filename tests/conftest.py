@@ -23,6 +23,7 @@ from tests.cluster.fixtures import control_plane as control_plane
 from tests.cluster.fixtures import kwok as kwok
 from tests.cluster.fixtures import kwok_nodes as kwok_nodes
 from tests.cluster.fixtures import put_last
+from tests.cluster.fixtures import real_node as real_node
 from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 
 

@@ -7,13 +7,11 @@ import ssl
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 from engine.embedded.addresses import LOOPBACK, HeldPort, hold_free_port
 from engine.embedded.process import ChildProcess
 from engine.embedded.server import write_secret
 from tests.cluster.http import ApiClient
+from tests.cluster.keys import certificate, new_key, private_pem, public_pem
 from tests.cluster.program import build
 
 READY_SECONDS_MAX: Final = 90.0
@@ -60,6 +58,11 @@ class ControlPlane:
     def pids(self) -> dict[str, int]:
         """Of the parts that run: `etcd`, `apiserver`, `controllers`, `scheduler`."""
         return {name: pid for name, process in self._processes.items() if (pid := process.pid) is not None}
+
+    @property
+    def kubelet_authority(self) -> Path:
+        """Who it is that may ask kubelets: the API server has a certificate of it."""
+        return self.directory / "kubelet-authority.crt"
 
     def client(self, user: str = ADMIN) -> ApiClient:
         return ApiClient(
@@ -110,7 +113,9 @@ class ControlPlane:
             "--service-account-issuer", "https://kubernetes.default.svc",
             "--token-auth-file", str(folder / "tokens.csv"),
             "--authorization-mode", "Node,RBAC", "--enable-admission-plugins", "NodeRestriction",
-            "--kubelet-preferred-address-types", "InternalIP", "--allow-privileged=true",
+            "--kubelet-preferred-address-types", "InternalIP",
+            "--kubelet-client-certificate", str(folder / "kubelet-client.crt"),
+            "--kubelet-client-key", str(folder / "kubelet-client.key"), "--allow-privileged=true",
             "--service-cluster-ip-range", "10.0.0.0/24", "--endpoint-reconciler-type", "none",
             "--max-requests-inflight", "800", "--max-mutating-requests-inflight", "400",
         )  # fmt: skip
@@ -133,15 +138,16 @@ class ControlPlane:
     # Parts -------------------------------------------------------------------------------------------------------
 
     def _write_keys(self) -> None:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        write_secret(self.directory / "service-accounts.key", private)
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (self.directory / "service-accounts.pub").write_bytes(public)
+        accounts = new_key()
+        write_secret(self.directory / "service-accounts.key", private_pem(accounts))
+        (self.directory / "service-accounts.pub").write_bytes(public_pem(accounts))
+        authority = new_key()
+        self.kubelet_authority.write_bytes(certificate(authority, "tests-kubelet-authority", authority))
+        client = new_key()
+        # A group whose members RBAC lets do everything, as kubelets ask who it is that asks them.
+        signed = certificate(client, "apiserver", authority, "tests-kubelet-authority", organization="system:masters")
+        (self.directory / "kubelet-client.crt").write_bytes(signed)
+        write_secret(self.directory / "kubelet-client.key", private_pem(client))
 
     def _write_tokens(self) -> None:
         groups = {

@@ -9,6 +9,7 @@ import pytest
 from tests.cluster import program
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kwok import Kwok
+from tests.cluster.node import RealNode, why_no_node
 
 FIXTURES: Final = frozenset({"control_plane", "kwok", "kwok_nodes", "real_node"})
 
@@ -19,6 +20,7 @@ class AddNodes(Protocol):
     async def __call__(self, nodes: int, *, cpu: str = "8", memory: str = "32Gi", pods: int = 110) -> list[str]: ...
 
 
+AGENTS_CODE: Final = Path(__file__).resolve().parents[1] / "acceptance" / "agents_code"
 BUILD_AND_TEST_SECONDS: Final = program.BUILD_SECONDS_MAX + 300.0
 
 
@@ -61,6 +63,19 @@ async def kwok_nodes(kwok: Kwok) -> AsyncIterator[AddNodes]:
 
     yield add
     await kwok.remove(names)
+
+
+@pytest.fixture(scope="session")
+async def real_node(control_plane: ControlPlane) -> AsyncIterator[RealNode]:
+    """A node with real containers, whose image `AGENT_IMAGE` has the SDK, the examples and the tests' agents."""
+    if (missing := why_no_node()) is not None:
+        unavailable(missing)
+    node = RealNode(control_plane, (AGENTS_CODE,))
+    try:
+        await node.start()
+        yield node
+    finally:
+        await node.stop()
 
 
 def unavailable(missing: str) -> None:

@@ -84,6 +84,18 @@ async def build_kwok() -> Path:
     return target
 
 
+async def build_pause() -> Path:
+    """The program of the container that holds a pod's namespaces."""
+    source = MODULE / "pause" / "main.go"
+    target = cache() / f"pause-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    if not target.exists():
+        async with _Building():
+            fresh = _beside(target)
+            await _go("build", "-trimpath", "-ldflags=-s -w", "-o", str(fresh), "./pause", CGO_ENABLED="0")
+            fresh.replace(target)
+    return target
+
+
 def cache() -> Path:
     """Where built things are kept between runs."""
     home = os.environ.get("XDG_CACHE_HOME")
