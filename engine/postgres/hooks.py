@@ -213,10 +213,11 @@ class PostgresHookStore:
 class PostgresHookDeliveries:
     """Implements `engine.ports.HookDeliveries`."""
 
-    def __init__(self, database: Database, circuit_failures: int) -> None:
+    def __init__(self, database: Database, circuit_failures: int, circuit_seconds: float) -> None:
         self._database = database
         self._queries = database.queries
         self._circuit_failures = circuit_failures
+        self._circuit_seconds = circuit_seconds
 
     async def claim(
         self, tenant: str, keys: Sequence[DeliveryKey], worker: str, lease_seconds: float
@@ -273,6 +274,8 @@ class PostgresHookDeliveries:
                 [run.refused for run in runs],
                 documents([None if run.announcement is None else raw_document(run.announcement) for run in runs]),
                 self._circuit_failures,
+                self._circuit_seconds,
+                CIRCUIT_SECONDS_MAX,
             )
         assert row is not None  # noqa: S101 - a function answers one row
         return RecordedRuns(

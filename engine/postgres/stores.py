@@ -77,7 +77,9 @@ class Stores:
                 retention=PostgresRetentionStore(database),
                 statistics=PostgresStatisticsStore(database),
                 hooks=PostgresHookStore(database, settings.hooks_circuit_seconds),
-                hook_deliveries=PostgresHookDeliveries(database, settings.hooks_circuit_failures),
+                hook_deliveries=PostgresHookDeliveries(
+                    database, settings.hooks_circuit_failures, settings.hooks_circuit_seconds
+                ),
                 publications=PostgresPublicationStore(database),
                 compensations=PostgresCompensationStore(database),
             )

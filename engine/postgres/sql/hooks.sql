@@ -135,7 +135,7 @@ SELECT execution_id
 
 -- name: record
 SELECT recorded, switched_off, last_sequence
-  FROM record_hook_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text::json[], $16)
+  FROM record_hook_runs($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15::text::json[], $16, $17, $18)
 
 -- name: overdue
 -- Across tenants: entries whose news got lost, or whose worker died. Not again at once.

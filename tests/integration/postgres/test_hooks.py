@@ -39,7 +39,7 @@ def hooks(database: Database) -> PostgresHookStore:
 
 @pytest.fixture
 def deliveries(database: Database) -> PostgresHookDeliveries:
-    return PostgresHookDeliveries(database, FAILURES_MAX)
+    return PostgresHookDeliveries(database, FAILURES_MAX, CIRCUIT_SECONDS)
 
 
 @pytest.fixture
@@ -259,8 +259,8 @@ async def test_failures_in_a_row_open_the_circuit_and_a_success_closes_it(
 ) -> None:
     made = await hooks.register(tenant, new(), "someone")
 
-    async def record(*statuses: str) -> bool:
-        answer = await deliveries.record(tenant, [ended(made.hook_id, run, status) for status in statuses])
+    async def record(*statuses: str, by: PostgresHookDeliveries = deliveries) -> bool:
+        answer = await by.record(tenant, [ended(made.hook_id, run, status) for status in statuses])
         return made.hook_id in answer.switched_off
 
     assert not await record("failed", "failed")
@@ -272,9 +272,13 @@ async def test_failures_in_a_row_open_the_circuit_and_a_success_closes_it(
     assert broken.tried_at is not None
     assert broken.opened_at is not None
     assert broken.tried_at - broken.opened_at == timedelta(seconds=CIRCUIT_SECONDS)
+    assert not await record("failed"), "it was under way when the circuit opened"
+    assert not await record("failed", "timeout")
+    assert (await hooks.get(tenant, made.hook_id)).circuit.tried_at == broken.tried_at
     half = PostgresHookStore(database, 1e-6)
     assert (await half.get(tenant, made.hook_id)).circuit.state is CircuitState.HALF_OPEN
-    assert await record("failed"), "a trial that fails opens it again, for longer"
+    after_the_pause = PostgresHookDeliveries(database, FAILURES_MAX, 1e-6)
+    assert await record("failed", by=after_the_pause), "a trial that fails opens it again, for longer"
     again = (await hooks.get(tenant, made.hook_id)).circuit
     assert again.tried_at is not None
     assert again.opened_at is not None
