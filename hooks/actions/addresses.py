@@ -191,7 +191,8 @@ async def permitted_addresses(url: Url, policy: AddressPolicy, resolve: Resolve,
             raise refused(
                 "ADDRESS_FORBIDDEN",
                 field,
-                f"{url.host} is {address}, which hooks may not reach",
+                # Not which: whoever sees the answer would learn the network's names from it.
+                f"{url.host} is an address that hooks may not reach",
                 "let the operator list the host in ORCHESTRATOR_HOOKS_HTTP_ALLOWED",
             )
     return addresses
