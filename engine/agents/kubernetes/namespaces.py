@@ -27,6 +27,7 @@ from engine.agents.kubernetes.client import (
     ObjectExistsError,
 )
 from engine.agents.kubernetes.pods import LOGIN_KEY, LOGIN_SECRET
+from engine.agents.kubernetes.rights import take_rights
 from engine.contracts.catalogue import Catalogue
 from engine.errors import ConfigurationError, NotFoundError, UnavailableError
 from engine.settings import Settings
@@ -103,6 +104,7 @@ class TenantNamespaces:
             await self._api.create(NAMESPACES, None, document)
         except ObjectExistsError:
             await self._adopt(name, document)
+        await take_rights(self._api, self._settings, name)
         await self._apply(RESOURCE_QUOTAS, name, quota_document(self._settings))
         await self._apply(LIMIT_RANGES, name, limits_document(self._settings))
         for policy in policy_documents(self._settings, self._catalogue):

@@ -25,6 +25,7 @@ OWNER: Final = "orchestrator.internal/owner"
 RIGHTS_SECONDS: Final = 20.0
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 FORBIDDEN: Final = 403
+MERGE: Final = "application/merge-patch+json"
 
 
 async def login(control_plane: ControlPlane, namespace: str, account: str) -> ApiClient:
@@ -127,18 +128,19 @@ async def test_it_makes_tenants_namespaces_and_works_in_them(control_plane: Cont
     limits = {"limits": [{"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}}]}
     await engine.create(f"{place}/limitranges", plain("LimitRange", "orchestrator", spec=limits))
     await engine.create(f"{place}/secrets", plain("Secret", "agents", stringData={"REDIS_URL": "redis://x"}))
-    assert (await engine.get(f"{place}/secrets/agents"))["data"]
+    await refused(engine, "GET", f"{place}/secrets/agents")
     deny = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     policies = f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"
     await engine.create(policies, plain("NetworkPolicy", "orchestrator", "networking.k8s.io/v1", spec=deny))
     await until(lambda status: status == 201, engine, "POST", f"{place}/pods", agent_pod("one"))
     assert [pod["metadata"]["name"] for pod in (await engine.get(f"{place}/pods"))["items"]] == ["one"]
     patch = {"metadata": {"labels": {"claimed": "yes"}}}
-    status, _ = await engine.request("PATCH", f"{place}/pods/one", patch, "application/merge-patch+json")
+    status, _ = await engine.request("PATCH", f"{place}/pods/one", patch, MERGE)
     assert status == 200
     status, _ = await engine.request("GET", f"{place}/pods?watch=1&timeoutSeconds=1")
     assert status == 200
     await engine.delete(f"{place}/pods/one")
+    await engine.delete(f"{place}/pods?labelSelector=orchestrator.internal/execution")
     # Even there a pod that is not "restricted" is none of its business.
     assert "violates PodSecurity" in await refused(engine, "POST", f"{place}/pods", agent_pod("two", hostNetwork=True))
     for request in (("GET", f"{place}/pods/one/log"), ("GET", f"{place}/events"), ("DELETE", place)):
@@ -161,17 +163,16 @@ async def test_it_makes_and_changes_no_other_namespaces(control_plane: ControlPl
     privileged = tenant_namespace("mine-3", "orchestrator", **{"pod-security.kubernetes.io/enforce": "privileged"})
     await refused_by_policy(engine, path, privileged, text)
     await refused_by_policy(engine, path, plain("Namespace", "mine-4"), text)
-    merge = "application/merge-patch+json"
     weaker = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}}
-    status, answer = await engine.request("PATCH", f"{path}/mine-a", weaker, merge)
+    status, answer = await engine.request("PATCH", f"{path}/mine-a", weaker, MERGE)
     assert (status in (FORBIDDEN, 422), text in answer["message"]) == (True, True), answer
     claim = {"metadata": {"labels": tenant_namespace("", "orchestrator")["metadata"]["labels"]}}
     await admin.create(path, tenant_namespace("mine-other", "somebody-else"))
     for other in ("kube-system", "mine-other"):
-        status, answer = await engine.request("PATCH", f"{path}/{other}", claim, merge)
+        status, answer = await engine.request("PATCH", f"{path}/{other}", claim, MERGE)
         assert status in (FORBIDDEN, 422), (other, answer)
     note = {"metadata": {"annotations": {"orchestrator.internal/tenant": "a"}}}
-    status, answer = await engine.request("PATCH", f"{path}/mine-a", note, merge)
+    status, answer = await engine.request("PATCH", f"{path}/mine-a", note, MERGE)
     assert status == 200, answer
 
 
@@ -246,6 +247,6 @@ async def test_where_the_chart_makes_the_namespaces_the_engine_works_in_those_al
         agent = await login(control_plane, f"by-chart-{tenant}", "agent")
         for path in (f"{place}/pods", f"{place}/secrets", "/api/v1/namespaces"):
             await refused(agent, "GET", path)
-    await refused(engine, "GET", "/api/v1/namespaces")
     await refused(engine, "POST", "/api/v1/namespaces", tenant_namespace("by-chart-x", "orchestrator"))
+    await refused(engine, "PATCH", "/api/v1/namespaces/by-chart-acme", {"metadata": {"labels": {"a": "b"}}}, MERGE)
     await refused(engine, "POST", f"{RBAC}/namespaces/by-chart-acme/rolebindings", binding("view", release))
