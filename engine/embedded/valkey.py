@@ -19,6 +19,8 @@ dir .
 daemonize no
 appendonly yes
 appendfsync everysec
+# A rewrite copies everything: not for what a busy minute writes.
+auto-aof-rewrite-min-size 256mb
 save ""
 # Streams are never thrown away to make room: producers are refused instead.
 maxmemory-policy noeviction
