@@ -38,6 +38,10 @@ COMMANDS: dict[str, LazyCommand] = {
     "resume": LazyCommand("cli.executions", "Resume a paused execution."),
     "cancel": LazyCommand("cli.executions", "Cancel an execution."),
     "send-event": LazyCommand("cli.executions", "Send an external event to an execution's waiting tasks."),
+    "checkpoints": LazyCommand("cli.checkpoints", "List an execution's checkpoints, from which it can be resumed."),
+    "compensations": LazyCommand(
+        "cli.compensations", "Steps that could not be undone: list them, try one again, mark one as done.", group=True
+    ),
     "recount": LazyCommand("cli.votes", "Count a swarm's votes again under another rule."),
     "capacity": LazyCommand("cli.capacity", "Show what the engine runs, what waits, and how much more it would start."),
     "statistics": LazyCommand("cli.statistics", "Show how executions have gone, by pattern and by workflow."),
