@@ -123,6 +123,10 @@ class Keeper:
         """As they were last seen."""
         return [pod for watch, _ in self._watches.values() for pod in watch.mirror.things.values()]
 
+    def namespaces(self) -> set[str]:
+        """Whose pods are watched at present."""
+        return {name for name, (watch, _) in self._watches.items() if watch.synced}
+
     def _begin(self) -> None:
         if not self._background:
             self._background = [

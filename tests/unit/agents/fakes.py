@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from engine.contracts.hosts import Group, HostEvent, HostReport, Wanted
+from engine.contracts.hosts import Dedication, Group, HostEvent, HostReport, Wanted
 from engine.contracts.views import Page
 from engine.errors import UnavailableError
 from engine.health_ports import Measured
@@ -73,7 +73,33 @@ class FakeHosts:
 
     async def live(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
         self.reads += 1
-        return [h for (t, _), h in self.rows.items() if t == tenant and agent_type in h.types and h.state == "live"]
+        return [
+            h
+            for (t, _), h in self.rows.items()
+            if t == tenant and agent_type in h.types and h.state == "live" and h.dedicated_to is None
+        ]
+
+    async def live_for(
+        self, tenant: str, execution_id: str, limit: int, *, gone_too: bool = False
+    ) -> Sequence[HostRecord]:
+        found = [
+            host
+            for (t, _), host in self.rows.items()
+            if t == tenant and host.dedicated_to is not None and host.dedicated_to.execution_id == execution_id
+        ]
+        return [host for host in found if host.state == "live" or gone_too][:limit]
+
+    async def pooled(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        found = await self.live_for(tenant, "", limit)
+        return [host for host in found if agent_type in host.types]
+
+    async def claim(self, tenant: str, host_id: str, execution_id: str, agent_id: str) -> bool:
+        host = self.rows.get((tenant, host_id))
+        if host is None or host.state != "live" or host.dedicated_to != Dedication():
+            return False
+        dedicated_to = Dedication(execution_id=execution_id, agent_id=agent_id)
+        self.rows[tenant, host_id] = host.model_copy(update={"dedicated_to": dedicated_to})
+        return True
 
     async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
         went = []
@@ -167,6 +193,7 @@ class FakePort:
         self.asked: list[tuple[Group, int]] = []
         self.gone: list[tuple[str, str]] = []
         self.gone_because: dict[str, str] = {}
+        self.refused = 0
         self.logins: set[str] = set()
         self.said: dict[str, list[HostReport]] = defaultdict(list)
         self.told: list[tuple[str, UUID, str, str]] = []
@@ -180,6 +207,7 @@ class FakePort:
 
     def _check(self) -> None:
         if self.down:
+            self.refused += 1
             raise UnavailableError("Redis does not answer")
 
     def say(self, tenant: str, event: str, host_id: str, **more: Any) -> None:
