@@ -26,7 +26,7 @@ from engine.agents.kubernetes.client import (
     KubernetesApi,
     ObjectExistsError,
 )
-from engine.agents.kubernetes.pods import LOGIN_KEY, LOGIN_SECRET
+from engine.agents.kubernetes.pods import LOGIN_KEY, LOGIN_SECRET, memory_quantity
 from engine.agents.kubernetes.rights import take_rights
 from engine.contracts.catalogue import Catalogue
 from engine.errors import ConfigurationError, NotFoundError, UnavailableError
@@ -164,7 +164,7 @@ def namespace_document(settings: Settings, tenant: str) -> Document:
 
 def quota_document(settings: Settings) -> Document:
     cpu = f"{round(settings.kubernetes_quota_cpu_cores * 1000)}m"
-    memory = str(settings.kubernetes_quota_memory_bytes)
+    memory = memory_quantity(settings.kubernetes_quota_memory_bytes)
     hard = {
         "requests.cpu": cpu,
         "limits.cpu": cpu,
@@ -184,7 +184,7 @@ def limits_document(settings: Settings) -> Document:
     """For pods that are not the engine's: without amounts they could not be counted."""
     amounts = {
         "cpu": f"{max(1, round(settings.kubernetes_agent_cpu_cores * 1000))}m",
-        "memory": str(settings.kubernetes_agent_memory_bytes),
+        "memory": memory_quantity(settings.kubernetes_agent_memory_bytes),
     }
     return {
         "apiVersion": "v1",

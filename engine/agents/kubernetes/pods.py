@@ -107,7 +107,15 @@ def pool_pod(
 def resource_amounts(amounts: tuple[int, int]) -> dict[str, str]:
     """In Kubernetes' own forms. Rounded up: less than a thousandth of a core cannot be asked for."""
     cpu_micros, memory_bytes = amounts
-    return {"cpu": f"{max(1, -(-cpu_micros // MICROS_OF_MILLI))}m", "memory": str(memory_bytes)}
+    return {"cpu": f"{max(1, -(-cpu_micros // MICROS_OF_MILLI))}m", "memory": memory_quantity(memory_bytes)}
+
+
+def memory_quantity(memory_bytes: int) -> str:
+    """As people read it, where nothing is lost by that."""
+    for unit, size in (("Gi", 1024**3), ("Mi", 1024**2)):
+        if memory_bytes and memory_bytes % size == 0:
+            return f"{memory_bytes // size}{unit}"
+    return str(memory_bytes)
 
 
 def _pod(
@@ -163,7 +171,7 @@ def _pod(
             "fsGroup": defaults.user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "volumes": [{"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": str(settings.tmp_bytes)}}],
+        "volumes": [{"name": "tmp", "emptyDir": _in_memory(settings.tmp_bytes)}],
         "imagePullSecrets": [{"name": name} for name in defaults.pull_secrets],
         "priorityClassName": settings.priority_class or defaults.priority_class,
         "nodeSelector": dict(settings.node_selector),
@@ -177,6 +185,10 @@ def _pod(
         "metadata": metadata,
         "spec": {key: value for key, value in spec.items() if value not in (None, {}, [])},
     }
+
+
+def _in_memory(size_bytes: int) -> Document:
+    return {"medium": "Memory", "sizeLimit": memory_quantity(size_bytes)}
 
 
 def _environment(
