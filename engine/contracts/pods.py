@@ -174,6 +174,20 @@ class Egress(Model):
     ports: tuple[Annotated[int, Field(ge=1, le=65_535)], ...] = Field((), max_length=20, description="TCP; all if none")
 
 
+class WarmPool(Model):
+    """Pods of a type that wait for executions, of each tenant that uses the type."""
+
+    size: int = Field(ge=1, le=1_000, description="pods that wait while the type is in use")
+    max: int = Field(ge=1, le=1_000, description="pods that wait at most, when many agents begin")
+    idle_seconds: float = Field(300.0, ge=1, le=86_400, description="none waits once no agent has had a pod so long")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max < self.size:
+            raise ValueError(f"max ({self.max}) is less than size ({self.size}); raise max")
+        return self
+
+
 class PodSettings(Model):
     """`kubernetes` of an agent type."""
 
@@ -196,6 +210,7 @@ class PodSettings(Model):
         default_factory=dict, max_length=100, description="environment variables from Secrets"
     )
     egress: tuple[Egress, ...] = Field((), max_length=50)
+    warm: WarmPool | None = Field(None, description="pods that wait for executions; none when absent")
 
     @model_validator(mode="before")
     @classmethod

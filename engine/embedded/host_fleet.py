@@ -12,7 +12,9 @@ from engine.agents.credentials import agent_password, agent_url, load_agent_secr
 from engine.agents.fleet import HostFleet, HostProcess
 from engine.agents.kubernetes.client import ClusterAccess, open_api
 from engine.agents.kubernetes.keeper import Keeper
-from engine.agents.sizes import KUBERNETES
+from engine.agents.kubernetes.pods import PodDefaults
+from engine.agents.kubernetes.warm import WarmPools
+from engine.agents.sizes import KUBERNETES, AgentSizes
 from engine.concurrency import run_together
 from engine.contracts.catalogue import Catalogue
 from engine.embedded.process import ChildProcess
@@ -35,7 +37,7 @@ async def serve_hosts(settings: Settings) -> None:
         if settings.allocator == KUBERNETES:
             fleet = HostFleet(streams, _may_run_here(catalogue), launch_host, settings, secret)
             async with AsyncExitStack() as stack:
-                keeper = await _open_keeper(settings, streams, stack)
+                keeper = await _open_keeper(settings, catalogue, streams, stack)
                 await run_together([fleet.run, keeper.run])
         else:
             await HostFleet(streams, catalogue, launch_host, settings, secret).run()
@@ -49,11 +51,12 @@ def _may_run_here(catalogue: Catalogue) -> Catalogue:
     return Catalogue(agents={name: known for name, known in catalogue.agents.items() if known.local_fallback})
 
 
-async def _open_keeper(settings: Settings, streams: HostStreams, stack: AsyncExitStack) -> Keeper:
+async def _open_keeper(settings: Settings, catalogue: Catalogue, streams: HostStreams, stack: AsyncExitStack) -> Keeper:
     stores = await stack.enter_async_context(Stores.open(settings))
     api = await stack.enter_async_context(open_api(ClusterAccess.of(settings)))
     owners = PostgresPodOwners(stores.database, stores.maintenance)
-    return Keeper(api, streams, owners, settings.kubernetes_owner)
+    pools = WarmPools(api, owners, catalogue, AgentSizes.of(settings, catalogue), PodDefaults.of(settings))
+    return Keeper(api, streams, owners, settings.kubernetes_owner, pools)
 
 
 async def tenant_agent_url(settings: Settings, tenant: str) -> str:

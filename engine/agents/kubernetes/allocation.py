@@ -34,6 +34,7 @@ from engine.agents.kubernetes.names import Identity
 from engine.agents.kubernetes.namespaces import TenantLogins, TenantNamespaces
 from engine.agents.kubernetes.pods import PodDefaults, agent_pod
 from engine.agents.kubernetes.reasons import CONFIGURATION_ERRORS, PodState, Standing, pod_state
+from engine.agents.kubernetes.warm import PoolClaims
 from engine.agents.sizes import AgentSizes
 from engine.contracts.catalogue import Catalogue
 from engine.contracts.kernel import AgentBinding, AllocationProblem, BindRequest, BindResult, KernelRole
@@ -207,9 +208,14 @@ class PodAllocator:
     async def _without_warm(self, allocation: _Allocation, lacking: list[_Agent]) -> list[_Agent]:
         if self._warm is None:
             return lacking
-        fresh = [agent.who for agent in lacking if agent.pod_name not in allocation.pods]
+        fresh = [agent.who for agent in lacking if agent.pod_name not in allocation.pods and self._is_usual(agent)]
         claimed = set(await self._warm.claim(fresh)) if fresh else set()
         return [agent for agent in lacking if agent.who.agent_id not in claimed]
+
+    def _is_usual(self, agent: _Agent) -> bool:
+        """Pods that wait are as large as the type says: an agent whose definition says more gets one of its own."""
+        amounts = self._sizes.amounts(agent.who.agent_type, agent.role.cpu_micros, agent.role.memory_bytes)
+        return amounts == self._sizes.amounts(agent.who.agent_type, 0, 0)
 
     async def _serve(self, namespace: str, allocation: _Allocation, agent: _Agent) -> None:
         """What one agent needs next. Its problem is noted where it has to wait."""
@@ -343,7 +349,8 @@ async def open_allocator(
     secret = load_agent_secret(settings)
     async with open_api(ClusterAccess.of(settings)) as api:
         namespaces = TenantNamespaces(api, logins, catalogue, settings, secret)
-        yield PodAllocator(api, namespaces, hosts, catalogue, settings)
+        warm = PoolClaims(api, hosts, catalogue, namespaces.name)
+        yield PodAllocator(api, namespaces, hosts, catalogue, settings, warm)
 
 
 def _bindings(allocation: _Allocation) -> dict[str, AgentBinding]:
