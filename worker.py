@@ -18,6 +18,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.allocation import AllocationActivities
+from activities.circuits import CircuitGate
 from activities.compensation import CompensationActivities
 from activities.evaluation import EvaluationActivities
 from activities.guarding import GuardingActivities
@@ -34,6 +35,7 @@ from engine.concurrency import end_all, run_together
 from engine.contracts import activity_names
 from engine.errors import ConfigurationError
 from engine.events.bodies import GrownBodies
+from engine.events.breakers import RedisBreakers
 from engine.events.bridge import Bridge
 from engine.events.catching_up import CatchingUp
 from engine.events.connection import RedisClient
@@ -229,8 +231,9 @@ async def build(
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
         speeds = SpeedBook()
         jobs.append(SpeedRecorder(speeds, stores.host_health).run)
+        gate = CircuitGate(RedisBreakers(redis, functions))
         ticks = TickActivities(
-            stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice, speeds
+            stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice, speeds, gate
         )
         evaluation = EvaluationActivities(stores.dispatch, stores.graphs, bodies, settings.reuse_days)
         reading = ReadingActivities(stores.dispatch, stores.graphs, bodies)

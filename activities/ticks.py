@@ -8,8 +8,10 @@ from uuid import UUID
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.circuits import CircuitGate
 from engine.agents.speed import SpeedBook
 from engine.contracts import activity_names
+from engine.contracts.circuits import CircuitView
 from engine.contracts.events import InboxBatch
 from engine.contracts.handover import FollowUp, HandedTick
 from engine.contracts.kernel import (
@@ -55,6 +57,7 @@ class TickActivities:
         binder: AgentBinder,
         hooks: HookNotice | None = None,
         speeds: SpeedBook | None = None,
+        circuits: CircuitGate | None = None,
     ) -> None:
         self._journal = journal
         self._executions = executions
@@ -64,6 +67,7 @@ class TickActivities:
         self._binder = binder
         self._hooks = hooks
         self._speeds = speeds
+        self._circuits = circuits
 
     @activity.defn(name=activity_names.BEGIN_EXECUTION)
     async def begin_execution(self, handed: HandedTick) -> TickOutcome:
@@ -75,7 +79,8 @@ class TickActivities:
         attempt = burst.begin()
         try:
             bound = await self._binder.bind(burst.bind_request)
-            return await self._carry_on(burst, attempt, burst.open(bound.bindings, int(time.time() * 1000)))
+            circuits = await self._look(burst)
+            return await self._carry_on(burst, attempt, burst.open(bound.bindings, int(time.time() * 1000), circuits))
         except EngineError as error:
             raise as_application_error(error) from error
 
@@ -91,6 +96,8 @@ class TickActivities:
 
     async def _carry_on(self, burst: FollowUp, attempt: int, first: TickProposal) -> TickOutcome:
         until = time.monotonic() + BURST_SECONDS_MAX
+        if circuits := await self._news(first):
+            return _not_as_assumed(first, circuits)
         committed, batches = await self._commit(first)
         stored = list(committed.stored_texts)
         more = committed.more
@@ -103,6 +110,8 @@ class TickActivities:
             proposal = burst.follow_up(attempt, batches, at_ms)
             if proposal is None:
                 break
+            if circuits := await self._news(proposal):
+                break  # the workflow gets what this tick was to take in, and decides it anew
             try:
                 committed, batches = await self._commit(proposal)
             except (EngineError, ApplicationError) as error:
@@ -112,12 +121,24 @@ class TickActivities:
                 break
             stored += committed.stored_texts
             more = committed.more
-        return _outcome(committed, stored, batches, more=more)
+        return _outcome(committed, stored, batches, more=more, circuits=circuits)
+
+    async def _look(self, burst: FollowUp) -> tuple[CircuitView, ...]:
+        if self._circuits is None or burst.bind_request is None or (rule := burst.circuit_rule) is None:
+            return ()
+        request = burst.bind_request
+        return await self._circuits.look(request.tenant, rule, [role.type for role in request.roles.values()])
+
+    async def _news(self, proposal: TickProposal) -> tuple[CircuitView, ...]:
+        """Circuit breakers that are not as it takes for granted: then it is not committed."""
+        return () if self._circuits is None else await self._circuits.news(proposal)
 
     @activity.defn(name=activity_names.COMMIT_TICK_PATIENTLY)
     async def commit_tick_patiently(self, proposal: TickProposal) -> TickOutcome:
         """One tick, from whatever process."""
         try:
+            if circuits := await self._news(proposal):
+                return _not_as_assumed(proposal, circuits)
             committed, batches = await self._commit(proposal)
         except EngineError as error:
             raise as_application_error(error) from error
@@ -140,6 +161,8 @@ class TickActivities:
                 await asyncio.gather(self._hooks.queue(proposal), self._dispatcher.write(proposal, committed))
             else:
                 await self._dispatcher.write(proposal, committed)
+            if self._circuits is not None and committed.own:
+                await self._circuits.count(proposal)
             if consumed:
                 self._acknowledged(proposal.tenant, proposal.execution_id, consumed)
             return committed, await seat.collect(proposal.linger_ms / 1000 if _goes_on(committed) else 0.0)
@@ -181,10 +204,27 @@ def _goes_on(committed: Committed) -> bool:
     return committed.own and committed.control is None and not (committed.status and committed.status.closed)
 
 
-def _outcome(committed: Committed, stored: Sequence[str], batches: Sequence[InboxBatch], *, more: bool) -> TickOutcome:
+def _outcome(
+    committed: Committed,
+    stored: Sequence[str],
+    batches: Sequence[InboxBatch],
+    *,
+    more: bool,
+    circuits: tuple[CircuitView, ...] = (),
+) -> TickOutcome:
     return TickOutcome(
-        ticks=tuple(stored), control=committed.control, events=tuple(batches), more=more, now_ms=committed.now_ms
+        ticks=tuple(stored),
+        control=committed.control,
+        events=tuple(batches),
+        more=more,
+        circuits=circuits,
+        now_ms=committed.now_ms,
     )
+
+
+def _not_as_assumed(proposal: TickProposal, circuits: tuple[CircuitView, ...]) -> TickOutcome:
+    """Nothing is committed: the workflow decides the same tick anew."""
+    return TickOutcome(ticks=(), circuits=circuits, now_ms=proposal.delta.at_ms)
 
 
 def _consumed(proposal: TickProposal, committed: Committed) -> list[str]:

@@ -201,15 +201,16 @@ class LocalBreakers:
         )  # fmt: skip
 
     def _fail(self, breaker: _Breaker, rule: CircuitRule, end: CallEnd, who: str) -> None:
+        counted_as = end.counted_as or end.call_id
         probe = breaker.state is CircuitState.HALF_OPEN and end.call_id in breaker.probes
-        if not probe and (breaker.state is not CircuitState.CLOSED or end.counted_as in breaker.counted):
+        if not probe and (breaker.state is not CircuitState.CLOSED or counted_as in breaker.counted):
             return
         breaker.failures += 1
         breaker.total += 1
         if not probe:
             if len(breaker.counted) >= COUNTED_MAX:
                 breaker.counted.clear()
-            breaker.counted[end.counted_as] = None
+            breaker.counted[counted_as] = None
         if probe or breaker.failures >= rule.failure_threshold:
             breaker.state, breaker.due = CircuitState.OPEN, self._clock() + rule.timeout_ms / 1000
             breaker.threshold, breaker.opened_by = rule.failure_threshold, who

@@ -1,6 +1,7 @@
 """A plan in the form that the kernel runs."""
 
 from engine.contracts.capacity import AgentNeed
+from engine.contracts.circuits import CircuitRule
 from engine.contracts.definition import (
     RETRY_POLICIES,
     FaultTolerance,
@@ -64,6 +65,20 @@ def kernel_plan(definition: WorkflowDefinition, plan: Plan, default_retry: Retry
         on_failure=definition.on_failure,
         compensates=saga.compensation_enabled,
         rolls_back=saga.rollback_on_failure,
+        circuit=_circuit(definition),
+    )
+
+
+def _circuit(definition: WorkflowDefinition) -> CircuitRule | None:
+    """Without `fault_tolerance` nothing was asked for; with it, what it leaves open has its defaults."""
+    wanted = None if definition.fault_tolerance is None else definition.fault_tolerance.circuit_breaker
+    if wanted is None:
+        return None
+    return CircuitRule(
+        failure_threshold=wanted.failure_threshold,
+        timeout_ms=wanted.timeout_seconds * 1000,
+        half_open_probes=wanted.half_open_probes,
+        when_open=wanted.when_open,
     )
 
 

@@ -385,6 +385,7 @@ class ExecutionWorkflow:
             taken.bindings.extend(self._inbox.bindings)
             taken.external.extend(self._inbox.external)
             taken.errands.extend(self._inbox.errands)
+            taken.circuits.extend(self._inbox.circuits)
             taken.control = self._inbox.control or taken.control
             self._inbox = taken
         for text in stored:
@@ -395,6 +396,7 @@ class ExecutionWorkflow:
             # A replay has not opened the burst that begins an execution: what that kept must decide nothing here.
             self._inbox.leave_out_settled(self._state)
         self._inbox.batches.extend(outcome.events)
+        self._inbox.circuits.extend(outcome.circuits)
         self._take_control(outcome.control)
         self._forced = self._forced or outcome.more or not outcome.ticks
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from engine.contracts.circuits import WhenOpen
 from engine.contracts.limits import (
     AGENTS_MAX,
     ATTEMPTS_DEFAULT,
@@ -172,8 +173,13 @@ class Coordination(StrictModel):
 
 
 class CircuitBreakerConfig(StrictModel):
-    failure_threshold: int = Field(3, ge=1, le=1000)
+    """When the breaker of an agent type opens, for how long, and what then becomes of its tasks."""
+
+    failure_threshold: int = Field(3, ge=1, le=1000, description="failures in a row")
     timeout_seconds: int = Field(30, ge=1, le=3600)
+    # Definitions of before there were these fields keep their hash.
+    half_open_probes: int = Field(1, ge=1, le=100, exclude_if=lambda value: value == 1)
+    when_open: WhenOpen = Field("wait", exclude_if=lambda value: value == "wait")
 
 
 class SagaConfig(StrictModel):
@@ -182,7 +188,9 @@ class SagaConfig(StrictModel):
 
 
 class FaultTolerance(StrictModel):
-    circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
+    circuit_breaker: CircuitBreakerConfig | None = Field(
+        default_factory=CircuitBreakerConfig, description="null: agents' breakers are not asked"
+    )
     saga_pattern: SagaConfig = Field(default_factory=SagaConfig)
 
 

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
+from engine.contracts.circuits import CircuitRule, CircuitView
 from engine.contracts.events import InboxBatch
 from engine.contracts.kernel import AgentBinding, BindRequest, TickProposal
 
@@ -29,7 +30,12 @@ class FollowUp(Protocol):
         """Called by each attempt of the activity; its number."""
         ...
 
-    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+    @property
+    def circuit_rule(self) -> CircuitRule | None:
+        """Of the agent types' breakers; None: they are not asked."""
+        ...
+
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int, circuits: Sequence[CircuitView] = ()) -> TickProposal:
         """The very first tick of an execution."""
         ...
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from engine.contracts.circuits import CircuitCheck, CircuitRule, CircuitView
 from engine.contracts.compensation import Compensated, Compensating, LeftCompensation, Uncompensated, UndoStep
 from engine.contracts.definition import RetryPolicy
 from engine.contracts.dynamic import Arrival, Expanded, ExternalEvent, GraphWrites, Looked, Triggered
@@ -69,6 +70,7 @@ class KernelPlan(Model):
     on_failure: Literal["fail_fast", "finish_branches"] = "fail_fast"
     compensates: bool = Field(True, description="tasks with a compensation are registered for it")
     rolls_back: bool = Field(True, description="what is registered is undone when the execution does not complete")
+    circuit: CircuitRule | None = Field(None, description="of the agent types' breakers; None: they are not asked")
 
 
 class AgentBinding(Model):
@@ -350,6 +352,10 @@ class TickProposal(Model):
     current_phase: str | None = None
     growth: int = Field(0, description="how often the graph has changed; 0: task bodies are the definition's")
     writes: GraphWrites | None = Field(None, description="what a change of the graph stores beside the delta")
+    circuits: CircuitCheck | None = Field(None, description="asked before the commit: it stands for what was assumed")
+    agent_failures: dict[str, int] = Field(
+        default_factory=dict, description="attempts whose failure speaks against their agent, by its type"
+    )
     linger_ms: int = Field(0, description="how long to wait for results after the commit; 0 not at all")
     hook_entries: tuple[HookEntry, ...] = Field(
         (), description="what its events ask of asynchronous hooks; found out by the activity, not by the kernel"
@@ -372,6 +378,9 @@ class TickOutcome(Model):
     control: Control | None = None
     events: tuple[InboxBatch, ...] = ()
     more: bool = Field(False, description="further ticks are stored: ask again for the next one")
+    circuits: tuple[CircuitView, ...] = Field(
+        (), description="breakers that are not as the proposal took for granted; what it proposed is not stored then"
+    )
     now_ms: int
 
 

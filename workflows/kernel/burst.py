@@ -10,6 +10,7 @@ While a burst runs it alone changes the state; the workflow waits for its answer
 
 from collections.abc import Sequence
 
+from engine.contracts.circuits import CircuitRule, CircuitView
 from engine.contracts.events import AgentEventType, InboxBatch
 from engine.contracts.kernel import AgentBinding, BindRequest, Delta, TickProposal, delta_text
 from workflows.kernel.decide import Decision, decide
@@ -71,9 +72,14 @@ class Burst:
         self._take_back(self._given)
         return self._attempt
 
-    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+    @property
+    def circuit_rule(self) -> CircuitRule | None:
+        return self._state.plan.circuit
+
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int, circuits: Sequence[CircuitView] = ()) -> TickProposal:
         """The very first tick of an execution, which never is empty."""
-        return self._add(decide(self._state, self._policy, Inbox(bindings=list(bindings)), now_ms))
+        inbox = Inbox(bindings=list(bindings), circuits=list(circuits))
+        return self._add(decide(self._state, self._policy, inbox, now_ms))
 
     def end(self) -> None:
         """The workflow has its answer, or gives this activity up: no attempt decides any more."""
@@ -148,5 +154,7 @@ class Burst:
             current_phase=decision.current_phase,
             growth=state.grown,
             writes=decision.writes,
+            circuits=decision.circuits,
+            agent_failures=decision.agent_failures,
             linger_ms=LINGER_MS if self._lingers() else 0,
         )

@@ -5,8 +5,9 @@ start, whether the execution is over.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from engine.contracts.circuits import CircuitCheck
 from engine.contracts.dynamic import GraphWrites
 from engine.contracts.events import AuditEvent
 from engine.contracts.execution import ExecutionStatus
@@ -24,6 +25,7 @@ from engine.contracts.kernel import (
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.awaiting import awaited_events
 from workflows.kernel.chains import RIDERS_MAX, goes_after, rest_of_chain, riders, sent_ahead
+from workflows.kernel.circuits import Circuits, is_held, type_of
 from workflows.kernel.desk import Desk, note_key, overlay_key
 from workflows.kernel.dynamics import Dynamics
 from workflows.kernel.fold import TASK_TIMEOUT, Fold, derived_id
@@ -62,6 +64,8 @@ class Decision:
     """A host was registered that may serve agents which have none."""
     writes: GraphWrites | None = None
     """What a change of the graph stores beside the delta."""
+    circuits: CircuitCheck | None = None
+    agent_failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -90,6 +94,7 @@ class _Tick:
         self.dynamics = Dynamics(self.change, self.trail, self.fold)
         self.guards = Guards(self.change, self.trail, self.fold)
         self.rollback = Rollback(self.change, self.trail, policy)
+        self.circuits = Circuits(self.change, self.trail, self.fold)
 
     def decide(self) -> Decision:
         state, inbox = self.state, self.inbox
@@ -99,6 +104,7 @@ class _Tick:
         if not state.closed:
             self._resume_from_earlier()
             self._open()
+            self.circuits.take_in(inbox.circuits)
             self.fold.bindings(inbox.bindings)
             self.fold.events(admitted.events)
             if state.undoing is None:
@@ -123,6 +129,8 @@ class _Tick:
             current_phase=self._phase(),
             hosts_came=self.fold.hosts_came,
             writes=self.dynamics.writes(),
+            circuits=self.circuits.check(),
+            agent_failures=self._agent_failures(),
         )
 
     def _go_on(self) -> None:
@@ -131,6 +139,8 @@ class _Tick:
         if state.gated or state.growth or inbox.external:
             self.dynamics.carry_out(inbox)
         self.guards.carry_out(inbox.errands)
+        if self.circuits.any_known and not state.paused:
+            self.circuits.fail_held()
         ending = self._coordinate() if self.policy.coordinates and not (self.guards.holds_all or state.ending) else None
         self._fail_branches()
         if self.guards.refusal is not None and not state.ending:
@@ -322,20 +332,14 @@ class _Tick:
             return
         if state.undoing is not None:
             return
+        if self.circuits.any_known:
+            self._assign_within_circuits()
+            return
         news: list[int] = []
         for n, (i, agent_id) in enumerate(self.policy.assignments(state)):
             if n >= ASSIGNMENTS_PER_TICK_MAX:
                 break
-            attempt = Attempt.trusted(
-                task_id=state.specs[i].id,
-                agent_id=agent_id,
-                attempt=state.tasks[i].attempt + 1,
-                host_id=state.agents[agent_id].host_id or "",
-                note=state.board.get(note_key(state.specs[i].id)) if state.board else None,
-                input=state.board.get(input_key(state.specs[i].id)) if state.board else None,
-                overlay=state.board.get(overlay_key(state.specs[i].id)) if state.board else None,
-            )
-            self._send(attempt)
+            self._send(self._attempt(i, agent_id))
             news.append(i)
             if self.policy.fuses_chains and i in state.followers and state.agents[agent_id].chains:
                 for j, rider in rest_of_chain(state, i, agent_id):
@@ -345,6 +349,51 @@ class _Tick:
             news.extend(state.index[item.task_id] for item in self.change.recorded.get("done", ()))
             for _, rider in sent_ahead(state, news, RIDERS_MAX - state.riders):
                 self._send(rider)
+
+    def _attempt(self, i: int, agent_id: str) -> Attempt:
+        state = self.state
+        return Attempt.trusted(
+            task_id=state.specs[i].id,
+            agent_id=agent_id,
+            attempt=state.tasks[i].attempt + 1,
+            host_id=state.agents[agent_id].host_id or "",
+            note=state.board.get(note_key(state.specs[i].id)) if state.board else None,
+            input=state.board.get(input_key(state.specs[i].id)) if state.board else None,
+            overlay=state.board.get(overlay_key(state.specs[i].id)) if state.board else None,
+        )
+
+    def _assign_within_circuits(self) -> None:
+        """As many as the breakers let through. Nothing goes out ahead of time: it would be no probe."""
+        state, circuits = self.state, self.circuits
+        room: dict[str, int | None] = {}
+        sent: dict[str, int] = {}
+        n = 0
+        for i, agent_id in self.policy.assignments(state):
+            agent_type = type_of(state, agent_id)
+            left = room.setdefault(agent_type, circuits.room(agent_type))
+            if n >= ASSIGNMENTS_PER_TICK_MAX or left == 0:
+                continue
+            self._send(self._attempt(i, agent_id))
+            n += 1
+            if left is not None:
+                room[agent_type] = left - 1
+                sent[agent_type] = sent.get(agent_type, 0) + 1
+        for agent_type, probes in sorted(sent.items()):
+            circuits.note_probes(agent_type, probes)
+        circuits.note_left()
+        for i in circuits.would_wait():
+            agent = circuits.other_agent(i) if n < ASSIGNMENTS_PER_TICK_MAX else None
+            if agent is not None:
+                self._send(self._attempt(i, agent.agent_id))
+                n += 1
+
+    def _agent_failures(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for attempt, verdict, _ in self.fold.ended:
+            if verdict == "failed":
+                agent_type = type_of(self.state, attempt.agent_id)
+                found[agent_type] = found.get(agent_type, 0) + 1
+        return found
 
     def _send(self, attempt: Attempt) -> None:
         self.change.assign(attempt)
@@ -359,7 +408,7 @@ class _Tick:
                 self._close(ExecutionStatus.FAILED, self._branches_failed())
             else:
                 self._close(ExecutionStatus.COMPLETED)
-        elif self.inbox.allocation_error is not None and self._needs_host() and not (state.in_flight or state.delayed):
+        elif self.inbox.allocation_error is not None and self._waits_for_host():
             code, message = self.inbox.allocation_error
             self._close(ExecutionStatus.FAILED, TerminalError(error_code=code, error_message=message))
         elif self._stalled():
@@ -379,6 +428,11 @@ class _Tick:
         state = self.state
         coming = state.in_flight or state.delayed or state.held or state.awaiting or state.errands or state.guarded
         return not (coming or self._needs_host() or self.policy.next_due_ms(state) is not None)
+
+    def _waits_for_host(self) -> bool:
+        """Nothing else is under way, and no breaker holds what there is to do."""
+        state = self.state
+        return self._needs_host() and not (state.in_flight or state.delayed or is_held(state, self.now_ms))
 
     def _needs_host(self) -> bool:
         return bool(self.state.ready_alone or any(self.state.ready.values()))

@@ -1,6 +1,7 @@
 """When the kernel must look again, although nothing comes in."""
 
 from engine.contracts.execution import ExecutionStatus
+from workflows.kernel.circuits import circuit_due_ms
 from workflows.kernel.policy import Policy
 from workflows.kernel.state import RunState
 
@@ -18,6 +19,8 @@ def next_due_ms(state: RunState, policy: Policy) -> int | None:
             times.append(state.grace_due_ms)
     elif state.status is ExecutionStatus.EXECUTING:
         times.append(state.deadline_ms)
+        if (due_ms := circuit_due_ms(state)) is not None:
+            times.append(due_ms)
         times.extend(state.suspects.values())
         times.extend(state.tasks[i].due_ms for i in state.awaiting if state.tasks[i].due_ms)
         if state.completed > state.checkpointed:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
+from engine.contracts.circuits import Verdict
 from engine.contracts.dynamic import SpawnedBody
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType, TaskError
 from engine.contracts.kernel import (
@@ -55,6 +56,9 @@ class Fold:
         self.submitted: list[int] = []
         self.results: list[TaskResult] = []
         self.cancel: list[Attempt] = []
+        self.ended: list[tuple[Attempt, Verdict, str]] = []
+        """Attempts whose end says something of their agent, and (failures) as what they count: a lost host's as one.
+        Successes are of interest to circuit breakers only."""
         self.first_failed: Failed | None = None
         self.hosts_came = False
         self.bodies: list[SpawnedBody] = []
@@ -215,6 +219,8 @@ class Fold:
 
     def _complete(self, run: TaskRun, event: AgentEvent, at_ms: int) -> None:
         started_at_ms = self._note_start(run, event, at_ms)
+        if self.state.plan.circuit is not None:
+            self.ended.append((self.state.attempt(self.state.index[event.task_id]), "worked", ""))
         if self._judges is not None and self._judges(self.state.index[event.task_id]):
             self._submit_result(event, started_at_ms, at_ms)
             return
@@ -289,6 +295,7 @@ class Fold:
             for j in (i, *riders(self.state, i)):
                 self.change.doubt(self.state.specs[j].id)  # nobody said what came of it
         started_at_ms = run.due_ms - task.timeout_ms if run.phase is Phase.RUNNING else None
+        self._note_failure(i, speaks_against_agent=retryable, lost=not blamed)
         retry_at_ms: int | None = None
         if not blamed:
             retry_at_ms = now_ms if run.losses + 1 < TASK_LOSSES_MAX else None
@@ -309,6 +316,17 @@ class Fold:
         else:
             self._failed(failed, started_at_ms)
         self._take_back_riders(i)
+
+    def _note_failure(self, i: int, *, speaks_against_agent: bool, lost: bool) -> None:
+        """A failure for good is the task's fault: its agent has answered."""
+        attempt = self.state.attempt(i)
+        agent = self.state.agents.get(attempt.agent_id)
+        if agent is None:
+            return
+        if not speaks_against_agent:
+            self.ended.append((attempt, "worked", ""))
+            return
+        self.ended.append((attempt, "failed", f"host/{agent.host_id}" if lost else ""))
 
     def _submit_failure(self, failed: Failed, started_at_ms: int | None) -> None:
         """Given up by its agents; the pattern may know better."""

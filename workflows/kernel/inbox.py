@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from engine.contracts.circuits import CircuitView
 from engine.contracts.dynamic import Evaluation, ExternalEvent, MatchOutcome, TaskOutcome
 from engine.contracts.events import AgentEvent, InboxBatch
 from engine.contracts.kernel import AgentBinding, Control, ErrandOutcome, Rewind
@@ -24,6 +25,8 @@ class Inbox:
     matches: list[MatchOutcome] = field(default_factory=list)
     outcomes_epoch: int = 0
     errands: list[ErrandOutcome] = field(default_factory=list)
+    circuits: list[CircuitView] = field(default_factory=list)
+    """Breakers that are not as an earlier proposal took for granted."""
     allocation_error: tuple[str, str] | None = None
     """Code and message of the last allocation, when it found no host; stands until one is bound."""
 
@@ -36,6 +39,7 @@ class Inbox:
             or self.outcomes
             or self.matches
             or self.errands
+            or self.circuits
         )
 
     def leave_out_settled(self, state: RunState) -> None:

@@ -123,6 +123,8 @@ class Transitions(EventTransitions, GraphTransitions, CoordinationTransitions, C
         run = state.tasks[i]
         counter = "failures" if item.blamed else "losses"
         undo.set(run, counter, getattr(run, counter) + 1)
+        if run.phase is Phase.READY:
+            self._leave_ready(i)
         if item.retry_at_ms is None:
             self._leave_flight(i, Phase.FAILED)
             undo.set(state, "failed", state.failed + 1)

@@ -105,8 +105,9 @@ async def test_what_is_no_probe_decides_nothing_while_it_is_not_closed(
     assert (await ask(breakers, tenant, ended=(end("worked", "old"),))).state is CircuitState.OPEN
     await let_time_pass(redis, tenant, RULE.timeout_ms)
     await ask(breakers, tenant, wanted=("probe",))
-    for verdict in ("worked", "failed", "released"):
-        assert (await ask(breakers, tenant, ended=(end(verdict, "old"),))).state is CircuitState.HALF_OPEN  # type: ignore[arg-type]  # each is a verdict
+    verdicts: tuple[Verdict, ...] = ("worked", "failed", "released")
+    for verdict in verdicts:
+        assert (await ask(breakers, tenant, ended=(end(verdict, "old"),))).state is CircuitState.HALF_OPEN
     view = await ask(breakers, tenant, ended=(end("failed", "probe"),))
     assert view.state is CircuitState.OPEN
     assert view.retry_in_ms > 29_000
@@ -125,7 +126,7 @@ async def test_it_falls_closed_when_the_server_has_lost_everything(
 ) -> None:
     await open_it(breakers, tenant)
     await redis.flushdb()
-    await redis.execute_command("FUNCTION", "FLUSH")
+    await redis.function_flush()
     view = await ask(breakers, tenant, wanted=("a",))
     assert (view.state, view.admitted) == (CircuitState.CLOSED, True)
     assert (await open_it(breakers, tenant)).state is CircuitState.OPEN
@@ -284,8 +285,6 @@ async def test_shared_and_local_breakers_behave_alike(valkey_server: ValkeyServe
     direct = DirectRedis.from_url(url, protocol=2)
     machine = type("Machine", (BreakerMachine,), {"redis": direct})
     try:
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]  # the library's own gap
-            machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
-        )
+        run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None))
     finally:
         direct.close()

@@ -10,7 +10,10 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from activities import ticks
+from activities.circuits import CircuitGate
 from activities.ticks import TickActivities
+from engine.breakers import LocalBreakers
+from engine.contracts.circuits import CallEnd, CircuitAsk, CircuitCheck, CircuitRule, CircuitState, CircuitView
 from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.handover import HandedTick
@@ -21,6 +24,7 @@ from engine.contracts.kernel import (
     CheckpointRequest,
     Control,
     Delta,
+    KernelRole,
     TickOutcome,
     TickProposal,
     delta_text,
@@ -33,6 +37,17 @@ from engine.ports import Committed, ExecutionStore, Journal
 from tests.fakes.streams import until
 
 EXECUTION, CHECKPOINT = uuid4(), uuid4()
+
+
+class Breakers(LocalBreakers):
+    """In memory; counts failures as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: dict[str, int] = {}
+
+    async def count_failures(self, tenant: str, by_type: dict[str, int]) -> None:
+        self.counted.update(by_type)
 
 
 class Surroundings:
@@ -50,9 +65,11 @@ class Surroundings:
         self.arriving: dict[int, list[InboxBatch]] = {}
         """What comes while the stream writes of a tick are under way."""
         self.lingering = Lingering()
+        self.breakers = Breakers()
         self.activities = TickActivities(
-            cast(Journal, self), cast(ExecutionStore, self), cast(Dispatcher, self), self.lingering, self.heard, self
-        )
+            cast(Journal, self), cast(ExecutionStore, self), cast(Dispatcher, self), self.lingering, self.heard, self,
+            circuits=CircuitGate(self.breakers),
+        )  # fmt: skip
 
     async def commit(self, proposal: TickProposal) -> Committed:
         self._fail()
@@ -101,6 +118,8 @@ class Kernel:
         self.following = list(following)
         self.asked: list[tuple[int, list[str], int]] = []
         self.opened: list[Sequence[AgentBinding]] = []
+        self.circuit_rule: CircuitRule | None = None
+        self.circuits: Sequence[CircuitView] = ()
         self.attempts = 0
         self.before: Callable[[], None] = lambda: None
 
@@ -108,9 +127,10 @@ class Kernel:
         self.attempts += 1
         return self.attempts
 
-    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int, circuits: Sequence[CircuitView] = ()) -> TickProposal:
         assert now_ms > 0
         self.opened.append(bindings)
+        self.circuits = circuits
         return self.proposal
 
     def follow_up(self, attempt: int, batches: Sequence[InboxBatch], now_ms: int) -> TickProposal | None:
@@ -396,3 +416,62 @@ async def test_control_and_checkpoints_are_read() -> None:
     assert control.request_id == f"t/{EXECUTION}"
     found = await around.activities.load_checkpoint(REQUEST)
     assert (found.checkpoint_id, found.completed) == (str(CHECKPOINT), ("a",))
+
+
+# Circuit breakers --------------------------------------------------------------------------------------------
+
+RULE = CircuitRule(failure_threshold=1)
+SERVICE = "agent:synthetic"
+
+
+def circuits(expects: CircuitState = CircuitState.CLOSED, *failed: str) -> CircuitCheck:
+    ended = tuple(CallEnd(verdict="failed", call_id=call) for call in failed)
+    return CircuitCheck(rule=RULE, asks=(CircuitAsk(service=SERVICE, expects=expects, ended=ended),))
+
+
+async def test_a_tick_is_not_stored_where_a_breaker_is_not_as_it_takes_for_granted() -> None:
+    around = Surroundings()
+    outcome = await commit(around, proposal(circuits=circuits(CircuitState.CLOSED, "a")))
+    assert around.log == []
+    assert outcome.ticks == ()
+    assert [(view.service, view.state) for view in outcome.circuits] == [(SERVICE, CircuitState.OPEN)]
+    # Decided again with that, and with the same failure to report, it is.
+    outcome = await commit(around, proposal(circuits=circuits(CircuitState.OPEN, "a")))
+    assert (outcome.ticks, outcome.circuits) == (texts(delta(1)), ())
+
+
+async def test_a_tick_that_another_process_commits_asks_the_breakers_too() -> None:
+    around = Surroundings()
+    outcome = await around.activities.commit_tick_patiently(proposal(circuits=circuits(CircuitState.HALF_OPEN)))
+    assert (around.log, outcome.ticks) == ([], ())
+    assert outcome.circuits[0].state is CircuitState.CLOSED
+
+
+async def test_a_later_tick_that_a_breaker_refuses_goes_to_the_workflow_with_what_it_was_to_take_in() -> None:
+    around, kernel = burst()
+    kernel.following = [proposal(2, "5-0", circuits=circuits(CircuitState.CLOSED, "a"))]
+    outcome = await around.activities.commit_tick(HandedTick(kernel))
+    assert outcome.ticks == texts(delta(1))
+    assert len(outcome.events) == 1
+    assert outcome.circuits[0].state is CircuitState.OPEN
+
+
+async def test_an_execution_begins_with_what_the_breakers_are() -> None:
+    around = Surroundings()
+    await commit(around, proposal(circuits=circuits(CircuitState.CLOSED, "a")))
+    kernel = Kernel(proposal(), bind=True)
+    kernel.circuit_rule = RULE
+    assert kernel.bind_request is not None
+    role = KernelRole(type="synthetic", count=1)
+    kernel.bind_request = kernel.bind_request.model_copy(update={"roles": {"worker": role}})
+    await around.activities.begin_execution(HandedTick(kernel))
+    assert [view.state for view in kernel.circuits] == [CircuitState.OPEN]
+
+
+async def test_failures_are_counted_once_they_are_committed() -> None:
+    around = Surroundings()
+    await commit(around, proposal(agent_failures={"synthetic": 2}))
+    assert around.breakers.counted == {"synthetic": 2}
+    around.committed = answer(delta(1), own=False)
+    await commit(around, proposal(agent_failures={"synthetic": 9}))
+    assert around.breakers.counted == {"synthetic": 2}
