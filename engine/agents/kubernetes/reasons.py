@@ -174,7 +174,7 @@ def _lost_node(pod: Document, status: Document) -> Reason | None:
         return None
     ready = _condition(status, "Ready")
     containers = list(status.get("containerStatuses") or ())
-    unheard = bool(containers) and all(c.get("ready") and (c.get("state") or {}).get("running") for c in containers)
+    unheard = bool(containers) and all(c.get("ready") and "running" in (c.get("state") or {}) for c in containers)
     if ready.get("status") in ("False", "Unknown") and unheard:
         return Reason("NodeNotReady", "the node of the pod does not answer")
     return None
