@@ -20,7 +20,10 @@ from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from engine.errors import AllocationFailedError, ConfigurationError, EngineError, NotFoundError, UnavailableError
+from engine.observability.log import get_logger
 from engine.settings import Settings
+
+log = get_logger(__name__)
 
 Document = dict[str, Any]
 
@@ -317,9 +320,11 @@ async def open_api(access: ClusterAccess) -> AsyncIterator[KubernetesApi]:
     configuration.retries = False
     configuration.connection_pool_maxsize = 0  # `requests_max` limits calls; watches hold connections of their own
     connection = client.ApiClient(configuration)
+    api = KubernetesApi(connection, access)
     try:
-        yield KubernetesApi(connection, access)
+        yield api
     finally:
+        log.info("kubernetes.asked", calls=dict(api.calls))
         await connection.close()  # type: ignore[no-untyped-call]
 
 
