@@ -14,6 +14,7 @@ from engine.contracts.resources import parse_cpu_cores, parse_memory_bytes
 from engine.settings import Settings
 
 KUBERNETES: Final = "kubernetes"
+MILLI: Final = MICROS // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,5 @@ class AgentSizes:
         pod = known.kubernetes
         cpu = round(parse_cpu_cores(pod.cpu) * MICROS) if pod.cpu is not None else self.cpu_micros
         memory = parse_memory_bytes(pod.memory) if pod.memory is not None else self.memory_bytes
-        return cpu_micros or cpu, memory_bytes or memory
+        # Kubernetes counts thousandths of a core: what is rounded up there must be counted as much here.
+        return -(-(cpu_micros or cpu) // MILLI) * MILLI, memory_bytes or memory

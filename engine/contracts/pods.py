@@ -225,8 +225,9 @@ def _refuse_template(data: Any, where: str) -> None:
         for name, value in data.items():
             path = f"{where}.{name}" if where else str(name)
             remedy = _NOT_ALLOWED.get(str(name).lower().replace("_", ""))
-            # Secrets' own keys are free: they are names of variables.
-            if remedy is not None and not where.startswith("secrets"):
+            # Secrets' own keys are free: they are names of variables. Ports are those that agents may reach.
+            meant = where.startswith("secrets") or (where.startswith("egress") and name == "ports")
+            if remedy is not None and not meant:
                 raise ValueError(f"{path} cannot be set: {remedy}; remove it")
             _refuse_template(value, path)
     elif isinstance(data, list | tuple):

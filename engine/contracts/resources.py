@@ -2,7 +2,7 @@
 
 import re
 
-_NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?(?:e[+-]?[0-9]{1,2}(?![0-9]))?)"
+_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,9})?(?:e[+-]?[0-9]{1,2}(?![0-9]))?)"
 _CPU = re.compile(rf"\s*{_NUMBER}\s*([num]|cores?|cpus?)?\s*", re.IGNORECASE)
 _MEMORY = re.compile(rf"\s*{_NUMBER}\s*([KMGTPE]i?)?(B)?\s*", re.IGNORECASE)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}

@@ -68,13 +68,12 @@ def namespace_name(prefix: str, tenant: str) -> str:
 
 def pod_name(owner: str, tenant: str, execution_id: str, agent_id: str) -> str:
     """Readable at the front, unique by its end."""
-    # Joined by what none of them can contain: no two different tuples make one text.
-    return f"{_slug(agent_id, 40) or 'agent'}-{_digest(chr(0).join((owner, tenant, execution_id, agent_id)), 20)}"
+    return f"{_slug(agent_id, 40) or 'agent'}-{_digest(_joined(owner, tenant, execution_id, agent_id), 20)}"
 
 
 def pool_pod_name(owner: str, tenant: str, agent_type: str, number: int) -> str:
     """Of a pod that waits in a pool: numbered, so that no two makers exceed the pool's size together."""
-    text = chr(0).join((owner, tenant, agent_type, str(number)))
+    text = _joined(owner, tenant, agent_type, str(number))
     return f"pool-{_slug(agent_type, 30) or 'agent'}-{_digest(text, 20)}"
 
 
@@ -147,3 +146,8 @@ def _slug(text: str, length_max: int) -> str:
 
 def _digest(text: str, length: int = DIGEST_LENGTH) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _joined(*parts: str) -> str:
+    """With their lengths, so that no two different lists make one text."""
+    return "".join(f"{len(part)}:{part}" for part in parts)

@@ -19,13 +19,12 @@ from engine.agents.kubernetes.client import (
     SECRETS,
     ClusterAccess,
     ConflictError,
-    NotFoundError,
     open_api,
 )
 from engine.contracts.capacity import MICROS
 from engine.contracts.catalogue import AgentType, Catalogue
 from engine.contracts.pods import Egress, NodeRule, PodSettings, SecretReference, Toleration
-from engine.errors import ConfigurationError, UnavailableError
+from engine.errors import ConfigurationError, NotFoundError, UnavailableError
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.agents.clusters import Tenant, cluster_settings, eventually, tenant_of
 

@@ -40,6 +40,21 @@ def test_a_list_that_is_not_json_is_refused() -> None:
         process.run_host(synthetic.run, redis_url="x", tenant="t", environment={process.PREFIX + "TYPES": "[a"})
 
 
+@pytest.mark.parametrize(("text", "dedicated_to"), [("", None), ("/", ("", "")), ("e-1/worker-1", ("e-1", "worker-1"))])
+def test_a_host_may_be_dedicated_to_one_agent(
+    text: str, dedicated_to: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[HostOptions] = []
+
+    async def serve(host: AgentHost) -> None:
+        seen.append(host.options)
+
+    monkeypatch.setattr(process, "_serve", serve)
+    variables = {process.PREFIX + "DEDICATED_TO": text}
+    process.run_host(synthetic.run, redis_url="redis://h", tenant="t", types=["a"], environment=variables)
+    assert seen[0].dedicated_to == dedicated_to
+
+
 def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[HostOptions] = []
 
