@@ -51,7 +51,7 @@ class PostgresFigures:
     async def hosts(self) -> Mapping[str, int]:
         """Host processes of agents by state."""
         async with self._database.maintenance_connection() as connection:
-            rows = await connection.fetch(self._queries["host_health.counts"])
+            rows = await connection.fetch(self._queries["health.counts"])
         found = {row["state"]: int(row["hosts"]) for row in rows}
         return {state: found.get(state, 0) for state in get_args(HostState)}
 

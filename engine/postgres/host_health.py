@@ -28,25 +28,25 @@ class PostgresHostHealthStore:
 
     async def mark_suspect(self, tenant: str, host_ids: Sequence[str], reason: str) -> Sequence[str]:
         async with self._database.tenant_connection(tenant) as connection:
-            query = self._queries["host_health.mark_suspect"]
+            query = self._queries["health.mark_suspect"]
             rows = await connection.fetch(query, tenant, list(host_ids), storable_text(reason))
         return [row["host_id"] for row in rows]
 
     async def mark_recovered(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
         async with self._database.tenant_connection(tenant) as connection:
-            rows = await connection.fetch(self._queries["host_health.mark_recovered"], tenant, list(host_ids))
+            rows = await connection.fetch(self._queries["health.mark_recovered"], tenant, list(host_ids))
         return [row["host_id"] for row in rows]
 
     async def explain_gone(self, tenant: str, host_id: str, reason: str) -> None:
         async with self._database.tenant_connection(tenant) as connection:
-            query = self._queries["host_health.explain_gone"]
+            query = self._queries["health.explain_gone"]
             await connection.execute(query, tenant, storable_text(host_id), storable_text(reason))
 
     async def note_measured(self, tenant: str, measured: Mapping[str, Measured]) -> None:
         ordered = sorted(measured.items())  # in one order everywhere: two workers must not wait for each other
         async with self._database.tenant_connection(tenant) as connection:
             await connection.execute(
-                self._queries["host_health.note_measured"],
+                self._queries["health.note_measured"],
                 tenant,
                 [host_id for host_id, _ in ordered],
                 [item.speed for _, item in ordered],
@@ -57,12 +57,12 @@ class PostgresHostHealthStore:
     async def measured(self, limit: int) -> Sequence[tuple[str, str, float]]:
         check_limit(limit)
         async with self._database.maintenance_connection() as connection:
-            rows = await connection.fetch(self._queries["host_health.measured"], MEASURED_SECONDS, limit)
+            rows = await connection.fetch(self._queries["health.measured"], MEASURED_SECONDS, limit)
         return [(row["tenant"], row["host_id"], row["measured_speed"]) for row in rows]
 
     async def set_speed(self, tenant: str, host_id: str, speed: float, reason: str) -> bool:
         async with self._database.tenant_connection(tenant) as connection:
-            query = self._queries["host_health.set_speed"]
+            query = self._queries["health.set_speed"]
             return await connection.fetchval(query, tenant, host_id, speed, storable_text(reason)) is not None
 
     async def page(
@@ -78,7 +78,7 @@ class PostgresHostHealthStore:
         (after,) = decode_token("hosts", page_token, (str,)) or [None]
         async with self._database.tenant_connection(tenant) as connection:
             rows = await connection.fetch(
-                self._queries["host_health.page"], tenant, limit + 1, after, agent_type, list(states)
+                self._queries["health.page"], tenant, limit + 1, after, agent_type, list(states)
             )
             more = len(rows) > limit
             loads = await self._loads(connection, tenant, [row["host_id"] for row in rows[:limit]])
@@ -87,11 +87,11 @@ class PostgresHostHealthStore:
 
     async def get(self, tenant: str, host_id: str) -> AgentDetail:
         async with self._database.tenant_connection(tenant) as connection:
-            row = await connection.fetchrow(self._queries["host_health.get"], tenant, storable_text(host_id))
+            row = await connection.fetchrow(self._queries["health.get"], tenant, storable_text(host_id))
             if row is None:
                 raise NotFoundError(f"there is no agent host {host_id}")
             loads = await self._loads(connection, tenant, [host_id])
-            history = await connection.fetch(self._queries["host_health.history"], tenant, host_id, HISTORY_SHOWN_MAX)
+            history = await connection.fetch(self._queries["health.history"], tenant, host_id, HISTORY_SHOWN_MAX)
         return AgentDetail(
             **_columns(row),
             load=loads.get(host_id, HostLoad()),
@@ -99,7 +99,7 @@ class PostgresHostHealthStore:
         )
 
     async def _loads(self, connection: Connection, tenant: str, host_ids: list[str]) -> dict[str, HostLoad]:
-        rows = await connection.fetch(self._queries["host_health.load"], tenant, host_ids)
+        rows = await connection.fetch(self._queries["health.load"], tenant, host_ids)
         return {
             row["host_id"]: HostLoad(agents=row["agents"], executions=row["executions"], tasks_in_flight=row["tasks"])
             for row in rows

@@ -15,7 +15,7 @@ PACKAGE = Path(postgres.__path__[0])
 def test_every_statement_is_used_and_every_name_used_is_there() -> None:
     used: set[str] = set()
     for path in PACKAGE.glob("*.py"):
-        used |= set(re.findall(r'"([a-z]+\.[a-z_]+)"', path.read_text(encoding="utf-8")))
+        used |= set(re.findall(r'"([a-z_]+\.[a-z_]+)"', path.read_text(encoding="utf-8")))
     queries = load_queries()
     files = {name.split(".")[0] for name in queries}
     assert {name for name in used if name.split(".")[0] in files} == set(queries)
