@@ -8,7 +8,7 @@ was read is a figure of its own. Counters count from the process's start.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from engine.contracts.circuits import CircuitState
 from engine.errors import EngineError
 
 FRESH_SECONDS: Final = 5.0
@@ -66,6 +67,7 @@ class BacklogCount(Protocol):
 
 class StreamFigures(Protocol):
     async def backlogs(self) -> BacklogCount: ...
+    async def circuits(self) -> Mapping[str, Collection[str]]: ...
 
 
 class EngineFigures(Collector):
@@ -146,6 +148,7 @@ class EngineFigures(Collector):
         await self._count_ended()
         return [
             active,
+            hosts,
             GaugeMetricFamily("workflow_queue_depth", "Executions that wait for capacity", waiting),
             GaugeMetricFamily("postgresql_connections_active", "Connections to the server", connections.active),
             GaugeMetricFamily("postgresql_connections_max", "Connections that the server takes", connections.most),
@@ -167,8 +170,17 @@ class EngineFigures(Collector):
         lag = GaugeMetricFamily("redis_consumer_lag", "Entries not yet acknowledged", labels=("consumer_group",))
         lag.add_metric(("orchestrator",), found.reports)
         lag.add_metric(("hook_workers",), found.hooks)
+        circuits = GaugeMetricFamily(
+            "circuit_breaker_state",
+            "1 when a breaker of the service is so",
+            labels=("service", "state"),
+        )
+        for service, states in sorted((await self._streams.circuits()).items()):
+            for state in CircuitState:
+                circuits.add_metric((service, state.value), float(state.value in states))
         return [
             lag,
+            circuits,
             GaugeMetricFamily("hooks_queue_depth", "Runs of hooks that wait or are worked on", found.hooks),
             GaugeMetricFamily("redis_dead_letter_queue_size", "Dead letters of all tenants", found.dead_letters),
             GaugeMetricFamily("redis_dead_letter_queue_bytes", "What they hold, about", found.dead_letter_bytes),

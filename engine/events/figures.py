@@ -1,5 +1,6 @@
 """How much waits in the streams, of all tenants together."""
 
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -7,11 +8,15 @@ from redis.exceptions import RedisError
 
 from engine.errors import UnavailableError
 from engine.events import keys
+from engine.events.breakers import RedisBreakers
 from engine.events.dead_letters import held_bytes
+from engine.events.functions import Functions
 from engine.events.hook_queue import BANDS
 
 TENANTS_MAX: Final = 2_000
 TENANTS_AT_ONCE: Final = 100
+CIRCUIT_OWNERS_MAX: Final = 200
+SERVICES_MAX: Final = 500
 
 
 class Backlogs(NamedTuple):
@@ -28,6 +33,7 @@ class StreamBacklogs:
     def __init__(self, redis: Redis, partitions: int) -> None:
         self._redis = redis
         self._partitions = partitions
+        self._breakers = RedisBreakers(redis, Functions(redis))
 
     async def backlogs(self) -> Backlogs:
         """Raises UnavailableError."""
@@ -54,6 +60,26 @@ class StreamBacklogs:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
         return Backlogs(reports, hooks, letters, letter_bytes)
 
+    async def circuits(self) -> Mapping[str, Collection[str]]:
+        """States of the circuit breakers that have seen a failure, by service: of all tenants, and of the engine's
+        own. Raises UnavailableError."""
+        found: dict[str, set[str]] = {}
+        owners: list[str | None] = [None]
+        try:
+            for tenants in _batches(await self._tenants()):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for tenant in tenants:
+                        pipe.exists(keys.breakers(tenant))
+                    there: list[int] = await pipe.execute()
+                owners += [tenant for tenant, known in zip(tenants, there, strict=True) if known]
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
+        for owner in owners[:CIRCUIT_OWNERS_MAX]:
+            for view in await self._breakers.known(owner):
+                if view.service in found or len(found) < SERVICES_MAX:
+                    found.setdefault(view.service, set()).add(view.state.value)
+        return found
+
     async def _letter_bytes(self, tenants: list[str]) -> int:
         async with self._redis.pipeline(transaction=False) as pipe:
             for tenant in tenants:
@@ -70,7 +96,7 @@ class StreamBacklogs:
             async for member in members:
                 found.add(member.decode())
                 if len(found) >= TENANTS_MAX:
-                    break
+                    return sorted(found)
         return sorted(found)
 
 

@@ -1,10 +1,13 @@
 import asyncio
 import socket
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
 from temporalio.client import Client
 
 from engine.contracts.limits import REQUEST_BYTES_MAX
@@ -12,6 +15,7 @@ from engine.embedded.temporal import TemporalServer
 from engine.errors import ConfigurationError
 from engine.settings import Settings
 from gateway.serve import gateway_dependencies, serve_gateway
+from tests.integration.deployment.chart import metrics_named
 from tests.integration.gateway.conftest import ClientOf, answering
 from tests.unit.gateway.conftest import definition
 
@@ -40,6 +44,22 @@ async def test_every_server_answers(http: httpx.AsyncClient) -> None:
     assert (await http.get("/startup")).status_code == 200
     assert "server" not in ready.headers
     assert "process_cpu_seconds_total" in (await http.get("/metrics")).text
+
+
+async def test_every_metric_that_alerts_and_autoscalers_name_is_shown(http: httpx.AsyncClient) -> None:
+    """A rule about a metric that does not exist never speaks, and nobody notices."""
+    await execution(http)
+    families = list(text_string_to_metric_families((await http.get("/metrics")).text))
+    shown = {family.name for family in families} | {sample.name for family in families for sample in family.samples}
+    shown |= {f"{family.name}_total" for family in families if family.type == "counter"}
+    deploy = Path(__file__).parents[3] / "deploy"
+    groups = yaml.safe_load((deploy / "prometheus" / "alerts.yaml").read_text())["groups"]
+    rules = yaml.safe_load((deploy / "prometheus" / "adapter-rules.yaml").read_text())["externalRules"]
+    named = {rule["alert"]: metrics_named(rule["expr"]) for group in groups for rule in group["rules"]}
+    named |= {f"autoscaling by {rule['name']['as']}": {rule["seriesQuery"]} for rule in rules}
+    assert len(named) >= 10
+    assert all(named.values())
+    assert {alert: names - shown for alert, names in named.items() if names - shown} == {}
 
 
 async def test_an_acknowledged_execution_is_in_postgresql_and_in_temporal(
