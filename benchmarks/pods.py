@@ -210,26 +210,33 @@ class Outcome:
 
 
 async def run(pods: int, tenants: int, tell: Tell) -> Outcome:
-    """Raises NotSoundError."""
+    """With a control plane of its own. Raises NotSoundError."""
     with _folder() as directory:
         control_plane = ControlPlane(directory / "kubernetes")
-        engine = RunningEngine(directory)
-        engine.environment |= _environment(control_plane, pods)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(control_plane.stop)
             await control_plane.start()
             kwok = Kwok(control_plane)
             stack.push_async_callback(kwok.stop)
             await kwok.start()
-            nodes = -(-pods // PODS_A_NODE) + 1
-            await kwok.add(nodes, cpu="64", memory="256Gi", pods=PODS_A_NODE)
-            tell(f"{nodes} nodes are ready")
-            await asyncio.to_thread(engine.start)
-            try:
-                return await _measured(control_plane, engine, pods, tenants, tell)
-            finally:
-                if engine.running:
-                    await asyncio.to_thread(engine.stop)
+            return await run_on(control_plane, kwok, directory, pods, tenants, tell)
+
+
+async def run_on(
+    control_plane: ControlPlane, kwok: Kwok, directory: Path, pods: int, tenants: int, tell: Tell
+) -> Outcome:
+    """With an engine of its own, whose files lie in that directory. Raises NotSoundError."""
+    engine = RunningEngine(directory)
+    engine.environment |= _environment(control_plane, pods)
+    nodes = await kwok.add(-(-pods // PODS_A_NODE) + 1, cpu="64", memory="256Gi", pods=PODS_A_NODE)
+    try:
+        tell(f"{len(nodes)} nodes are ready")
+        await asyncio.to_thread(engine.start)
+        return await _measured(control_plane, engine, pods, tenants, tell)
+    finally:
+        if engine.running:
+            await asyncio.to_thread(engine.stop)
+        await kwok.remove(nodes)
 
 
 @contextlib.contextmanager
