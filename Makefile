@@ -24,7 +24,8 @@ TEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
-PATTERN ?= supervisor
+ALLOCATOR ?= process
+PATTERN ?= $(if $(filter kubernetes,$(ALLOCATOR)),handoff,supervisor)
 BENCH_ARGS ?=
 SOAK_ARGS ?=
 
@@ -46,8 +47,8 @@ $(READY): requirements.lock pyproject.toml sdk/pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . -e sdk
 	@touch $(READY)
 
-demo: setup ## start everything, run the code review (PATTERN=saga: another pattern's example), show the result, stop
-	$(BIN)/python -m examples $(PATTERN) $(DEMO_ARGS)
+demo: setup ## start everything, run the code review (PATTERN=saga: another; ALLOCATOR=kubernetes: in containers), show the result, stop
+	$(BIN)/python -m examples$(if $(filter kubernetes,$(ALLOCATOR)),.containers) $(PATTERN) $(DEMO_ARGS)
 
 test: setup ## all tests (TEST_WORKERS=, PYTEST_ARGS=)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --cov --cov-report=term \

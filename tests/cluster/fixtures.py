@@ -21,6 +21,8 @@ class AddNodes(Protocol):
 
 
 AGENTS_CODE: Final = Path(__file__).resolve().parents[1] / "acceptance" / "agents_code"
+NODE_AND_TEST_SECONDS: Final = 900.0
+"""Another process may have the machine's one node for a while."""
 BUILD_AND_TEST_SECONDS: Final = program.BUILD_SECONDS_MAX + 300.0
 
 
@@ -65,9 +67,12 @@ async def kwok_nodes(kwok: Kwok) -> AsyncIterator[AddNodes]:
     await kwok.remove(names)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def real_node(control_plane: ControlPlane) -> AsyncIterator[RealNode]:
-    """A node with real containers, whose image `AGENT_IMAGE` has the SDK, the examples and the tests' agents."""
+    """A node with real containers, until the module ends: there is one on a machine.
+
+    Its image `AGENT_IMAGE` has the SDK, the examples and the tests' agents.
+    """
     if (missing := why_no_node()) is not None:
         unavailable(missing)
     node = RealNode(control_plane, (AGENTS_CODE,))
@@ -91,8 +96,10 @@ def put_last(items: list[pytest.Item]) -> None:
     It may be building in the background meanwhile, which takes minutes where Go's own cache is empty.
     """
     needing = [item for item in items if FIXTURES.intersection(getattr(item, "fixturenames", ()))]
+    built = program.built().exists()
     for item in needing:
-        if item.get_closest_marker("timeout") is None and not program.built().exists():
-            item.add_marker(pytest.mark.timeout(BUILD_AND_TEST_SECONDS))
+        waits_for_node = "real_node" in getattr(item, "fixturenames", ())
+        if not built or waits_for_node:
+            item.add_marker(pytest.mark.timeout(NODE_AND_TEST_SECONDS if built else BUILD_AND_TEST_SECONDS))
     chosen = set(needing)
     items[:] = [item for item in items if item not in chosen] + needing

@@ -17,6 +17,7 @@ from typing import Any, Final
 from engine.embedded.locks import FileLock
 from engine.embedded.process import ChildProcess
 from tests.cluster.control_plane import REAL_NODE, ControlPlane
+from tests.cluster.http import ApiClient
 from tests.cluster.images import PAUSE_IMAGE, write_agent_image, write_pause_image
 from tests.cluster.program import ClusterUnavailableError, build, build_pause, cache
 from tests.cluster.relay import Relay
@@ -78,12 +79,15 @@ class RealNode:
 
     def __init__(self, control_plane: ControlPlane, code: tuple[Path, ...] = ()) -> None:
         self._control_plane = control_plane
-        self._client = control_plane.client()
         self._code = code
         self._lock = FileLock(cache() / "node.lock")
         self._folder = Path()
         self._process: ChildProcess | None = None
         self._relays: list[Relay] = []
+
+    @property
+    def _client(self) -> ApiClient:
+        return self._control_plane.client()
 
     @property
     def log(self) -> Path:
