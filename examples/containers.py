@@ -11,7 +11,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,7 +34,7 @@ class ClusterEndedError(Exception):
     """It has said why on stderr."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, cluster: Sequence[str] = CLUSTER) -> int:
     parser = argparse.ArgumentParser("examples.containers", description=__doc__)
     parser.add_argument("pattern", help="handoff, swarm or custom, or the name of its example")
     parser.add_argument("--data-dir", type=Path, default=ROOT / ".data" / "demo", help="the engine's data")
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         print("Starting Kubernetes: etcd, API server, controllers, scheduler, a node with containers", flush=True)
-        with _cluster(data_dir) as environment:
+        with _cluster(cluster, data_dir) as environment:
             environment["ORCHESTRATOR_KUBERNETES_AGENT_CPU_CORES"] = str(CPU_CORES[example.module])
             return _run(
                 [sys.executable, "-m", f"examples.{example.module}", "--data-dir", str(data_dir), *more], environment
@@ -70,11 +70,11 @@ def _terminate(_number: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _cluster(data_dir: Path) -> Iterator[dict[str, str]]:
+def _cluster(command: Sequence[str], data_dir: Path) -> Iterator[dict[str, str]]:
     """The settings with which an engine on that data directory has its agents in pods there."""
     bound = [sys.executable, spawn.__file__, str(os.getpid()), str(int(signal.SIGTERM)), "-"]
     process = subprocess.Popen(
-        [*bound, *CLUSTER, "--redis-of", str(data_dir)],
+        [*bound, *command, "--redis-of", str(data_dir)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,

@@ -19,6 +19,7 @@ from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
 from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import migrate
+from tests.cluster.fixtures import cluster_program as cluster_program
 from tests.cluster.fixtures import control_plane as control_plane
 from tests.cluster.fixtures import kwok as kwok
 from tests.cluster.fixtures import kwok_nodes as kwok_nodes

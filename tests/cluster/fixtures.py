@@ -11,7 +11,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.kwok import Kwok
 from tests.cluster.node import RealNode, why_no_node
 
-FIXTURES: Final = frozenset({"control_plane", "kwok", "kwok_nodes", "real_node"})
+FIXTURES: Final = frozenset({"cluster_program", "control_plane", "kwok", "kwok_nodes", "real_node"})
 
 
 class AddNodes(Protocol):
@@ -27,13 +27,19 @@ BUILD_AND_TEST_SECONDS: Final = program.BUILD_SECONDS_MAX + 300.0
 
 
 @pytest.fixture(scope="session")
-async def control_plane(server_directory: Path) -> AsyncIterator[ControlPlane]:
+async def cluster_program() -> Path:
+    """Built if it is not yet; most tests want `control_plane`."""
+    if (missing := program.why_not()) is not None:
+        unavailable(missing)
+    return await program.build()
+
+
+@pytest.fixture(scope="session")
+async def control_plane(cluster_program: Path, server_directory: Path) -> AsyncIterator[ControlPlane]:
     """etcd, API server, controllers and scheduler: `kubeconfig`, `url`, `certificate_authority`, `token`, `client()`.
 
     Shared by the session's tests, which stay apart by namespaces. Its nodes are those that tests add.
     """
-    if (missing := program.why_not()) is not None:
-        unavailable(missing)
     control_plane = ControlPlane(server_directory / "kubernetes")
     try:
         await control_plane.start()
