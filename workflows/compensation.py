@@ -1,7 +1,8 @@
 """Retries what an operator asks for, after the execution was closed, and then what had to wait for it.
 
-A workflow of its own for each request: the execution's has ended. It holds no state: PostgreSQL says what is to be
-retried, and each outcome is stored before the next step is looked for.
+A workflow of its own for each request: the execution's has ended. It holds no state but a count: PostgreSQL says what
+is to be retried, and each outcome is stored before the next step is looked for. So a long
+request goes on in another run.
 """
 
 from datetime import timedelta
@@ -17,6 +18,9 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.errands import COMPENSATION_HEARTBEAT_SECONDS, COMPENSATION_SECONDS_MAX
 
+HISTORY_EVENTS_MAX = 1_000
+"""Between two steps, the next run goes on with a history of its own."""
+
 STORE_TIMEOUT = timedelta(seconds=15)
 PATIENCE = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=10))
 
@@ -27,9 +31,11 @@ class CompensationWorkflow:
 
     @workflow.run
     async def run(self, request: RetryRequest) -> int:
-        """How many steps were undone."""
-        undone = 0
+        """How many steps were undone, with those of the runs before."""
+        undone = request.undone
         while True:
+            if _is_long() and workflow.patched("compensation-in-several-runs"):
+                workflow.continue_as_new(request.model_copy(update={"undone": undone}))
             pending: PendingRetry | None = await workflow.execute_activity(
                 activity_names.NEXT_RETRY,
                 request,
@@ -99,3 +105,8 @@ class CompensationWorkflow:
         except ActivityError as error:
             return ErrandOutcome(key=errand.key, ok=False, code="COMPENSATION_FAILED", message=str(error.cause)[:500])
         return outcome
+
+
+def _is_long() -> bool:
+    info = workflow.info()
+    return info.get_current_history_length() >= HISTORY_EVENTS_MAX or info.is_continue_as_new_suggested()

@@ -111,6 +111,7 @@ class RetryRequest(Model):
     trace_id: str
     task_id: str
     request_id: str = Field(description="names the run")
+    undone: int = Field(0, description="by the runs before")
 
 
 class PendingRetry(Model):
