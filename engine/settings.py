@@ -1,18 +1,19 @@
 """Settings from the environment or a `.env` file.
 
 The four addresses have the names that everybody uses (`DATABASE_URL`, `REDIS_URL`, `TEMPORAL_ADDRESS`,
-`TEMPORAL_NAMESPACE`); all else has the prefix `ORCHESTRATOR_`. Nothing is read at import: composition roots call
-`Settings()`.
+`TEMPORAL_NAMESPACE`); all else has the prefix `ORCHESTRATOR_`. What is secret may stand in a file instead, which a
+variable with `_FILE` behind its name says. Nothing is read at import: composition roots call `Settings()`.
 """
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.contracts import limits
 from engine.contracts.capacity import MICROS, CapacityLimits
+from engine.secret_files import SecretFiles
 
 
 class Settings(BaseSettings):
@@ -239,6 +240,17 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(filter(None, (item.strip() for item in value.split(","))))
         return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, SecretFiles(settings_cls), dotenv_settings, file_secret_settings
 
     @property
     def capacity(self) -> CapacityLimits:
