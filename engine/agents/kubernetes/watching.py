@@ -38,7 +38,7 @@ WATCH_SECONDS: Final = (240.0, 360.0)
 """How long the server is asked to keep a watch: spread, so that many do not begin anew at the same moment."""
 
 DELAY_FIRST_SECONDS: Final = 0.1
-DELAY_SECONDS_MAX: Final = 5.0
+DELAY_SECONDS_MAX: Final = 2.0
 THROTTLED_SECONDS_MAX: Final = 30.0
 """Whatever the server asks for: losses of pods must not stay unseen for long."""
 
@@ -148,13 +148,21 @@ class Pacing:
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
         self._failures = 0
+        self._forgotten = 0
 
     def succeeded(self) -> None:
-        self._failures = 0
+        self._failures = self._forgotten = 0
 
     def after(self, error: EngineError) -> float:
-        self._failures += 1
-        longest: float = min(DELAY_FIRST_SECONDS * 2 ** min(self._failures - 1, 10), DELAY_SECONDS_MAX)
+        if isinstance(error, GoneError):
+            # The server answers: what went before is over, and only this itself must not go in circles.
+            self._forgotten += 1
+            self._failures = 0
+            in_a_row = self._forgotten
+        else:
+            self._failures += 1
+            in_a_row = self._failures
+        longest: float = min(DELAY_FIRST_SECONDS * 2 ** min(in_a_row - 1, 10), DELAY_SECONDS_MAX)
         delay = longest * (0.5 + self._chance() / 2)
         if isinstance(error, ThrottledError):
             asked: float = min(max(error.retry_after_seconds, 0.0), THROTTLED_SECONDS_MAX)

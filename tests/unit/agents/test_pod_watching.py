@@ -113,6 +113,8 @@ def test_delays_grow_until_something_comes() -> None:
     delays = [pacing.after(UnavailableError("away")) for _ in range(10)]
     assert delays == sorted(delays)
     assert delays[-1] == watching.DELAY_SECONDS_MAX
+    assert pacing.after(GoneError("too old")) == delays[0]  # it answers again
+    assert pacing.after(GoneError("too old")) > delays[0]
     pacing.succeeded()
     assert pacing.after(UnavailableError("away")) == delays[0]
 
