@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from engine.agents.credentials import agent_password, load_agent_secret
 from engine.agents.kubernetes import names
+from engine.agents.kubernetes.allocation import open_allocator
 from engine.agents.kubernetes.client import (
     LIMIT_RANGES,
     NAMESPACES,
@@ -23,10 +25,12 @@ from engine.agents.kubernetes.client import (
 )
 from engine.contracts.capacity import MICROS
 from engine.contracts.catalogue import AgentType, Catalogue
+from engine.contracts.kernel import BindRequest, KernelRole
 from engine.contracts.pods import Egress, NodeRule, PodSettings, SecretReference, Toleration
 from engine.errors import ConfigurationError, NotFoundError, UnavailableError
 from tests.cluster.control_plane import ControlPlane
-from tests.integration.agents.clusters import Tenant, cluster_settings, eventually, tenant_of
+from tests.integration.agents.clusters import Logins, Tenant, cluster_settings, eventually, tenant_of
+from tests.unit.agents.fakes import FakeHosts
 
 CATALOGUE = Catalogue(
     agents={
@@ -455,3 +459,79 @@ async def test_without_a_kubeconfig_that_can_be_read_there_is_no_access(tmp_path
     with pytest.raises(ConfigurationError, match="KUBECONFIG"):
         async with open_api(ClusterAccess(kubeconfig=tmp_path / "missing")):
             pass
+
+
+# What gets in the way -------------------------------------------------------------------------------------------
+
+
+async def _patched(tenant: Tenant, pod: dict[str, Any], metadata: dict[str, Any]) -> None:
+    await tenant.api.patch(PODS, tenant.namespace, pod["metadata"]["name"], {"metadata": metadata})
+
+
+async def test_a_pod_that_is_still_ending_is_waited_for(tenant: Tenant) -> None:
+    await tenant.allocator.bind(tenant.request(wait_seconds=0.1))
+    first = await tenant.pod("worker-1")
+    await _patched(tenant, first, {"finalizers": ["orchestrator.internal/held"]})
+    await tenant.api.delete(PODS, tenant.namespace, first["metadata"]["name"], uid=first["metadata"]["uid"])
+    result = await tenant.allocator.bind(tenant.request(wait_seconds=0.3))
+    assert result.problems[0].message == "its former pod is still ending"
+    assert len(await tenant.pods()) == 1
+    await _patched(tenant, first, {"finalizers": None})
+    binding = asyncio.create_task(tenant.allocator.bind(tenant.request()))
+    tenant.register(await tenant.pod("worker-1", first["metadata"]["uid"]))
+    assert (await binding).missing == ()
+
+
+async def test_a_pod_of_that_name_that_is_not_the_agent_s_is_left_alone(tenant: Tenant) -> None:
+    await tenant.allocator.bind(tenant.request(wait_seconds=0.1))
+    pod = await tenant.pod("worker-1")
+    await _patched(tenant, pod, {"annotations": {names.AGENT: "worker-2"}})
+    result = await tenant.allocator.bind(tenant.request(wait_seconds=10.0))
+    assert "is not this agent's" in result.problems[0].message
+    assert (await tenant.pod("worker-2"))["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
+async def test_without_room_for_one_the_others_of_its_size_are_not_tried(control_plane: ControlPlane) -> None:
+    given: dict[str, Any] = {"kubernetes_quota_pods": 2, "kubernetes_creates_max": 1}
+    async with tenant_of(control_plane.kubeconfig, CATALOGUE, **given) as tenant:
+        result = await tenant.allocator.bind(tenant.request(8, wait_seconds=0.1))
+        assert len(await tenant.pods()) == 2
+        assert tenant.api.calls["POST pods"] <= 4, "a third, and once more if the quota was not counted yet"
+        assert sum("quota" in problem.message for problem in result.problems) >= 4
+
+
+async def test_a_namespace_that_went_away_is_noticed(tenant: Tenant) -> None:
+    await tenant.namespaces.ensure(tenant.tenant)
+    await tenant.allocator.bind(tenant.request(wait_seconds=0.1))
+    await tenant.api.delete(NAMESPACES, None, tenant.namespace)
+    result = await tenant.allocator.bind(tenant.request(2, wait_seconds=0.5))
+    assert result.missing == ("worker-1", "worker-2")
+    assert {problem.code for problem in result.problems} == {"AGENT_ALLOCATION_TIMEOUT"}
+
+
+async def test_a_pull_that_fails_is_waited_for_and_its_pod_does_not_stay(tenant: Tenant) -> None:
+    await tenant.allocator.bind(tenant.request(wait_seconds=0.1))
+    pod = await tenant.pod("worker-1")
+    pulling = {**ENDED, "state": {"waiting": {"reason": "ImagePullBackOff", "message": "back-off"}}}
+    await tenant.say(pod, "Pending", containerStatuses=[pulling])
+    result = await tenant.allocator.bind(tenant.request(wait_seconds=0.3))
+    assert result.problems[0].code == "RESOURCE_ALLOCATION_FAILED"
+    assert "ImagePullBackOff" in result.problems[0].message
+
+
+async def test_an_agent_that_cannot_do_the_role_s_work_is_not_bound(tenant: Tenant) -> None:
+    await tenant.allocator.bind(tenant.request(wait_seconds=0.1))
+    tenant.register(await tenant.pod("worker-1"), type="careful")
+    assert (await tenant.allocator.bind(tenant.request(wait_seconds=0.0))).missing == ("worker-1",)
+
+
+async def test_the_worker_s_allocator_logs_in_with_the_engine_s_own_secret(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    settings = cluster_settings(control_plane.kubeconfig, data_dir=tmp_path)
+    logins, hosts = Logins(), FakeHosts()
+    async with open_allocator(settings, hosts, logins, CATALOGUE) as allocator:
+        roles = {"worker": KernelRole(type="coder", count=1)}
+        request = BindRequest(tenant="t-worker", execution_id="e", roles=roles, wait_seconds=0.1)
+        assert (await allocator.bind(request)).missing == ("worker-1",)
+    assert logins.passwords["t-worker"] == agent_password(load_agent_secret(settings), "t-worker")
