@@ -60,7 +60,7 @@ def create_app(dependencies: GatewayDependencies, lifespan: Lifespan = _no_lifes
     rooms, watchers = Rooms(dependencies.executions, dependencies.feed), WatcherCount()
     app.include_router(websocket_routes(dependencies, rooms, watchers))
     app.include_router(event_stream_routes(dependencies, rooms, watchers))
-    app.include_router(probe_routes(Readiness(dependencies.probes)))
+    app.include_router(probe_routes(Readiness(dependencies.probes), dependencies.intake))
     app.include_router(page_routes(dependencies))
     app.add_exception_handler(EngineError, _engine_error)
     app.add_exception_handler(MalformedBodyError, _malformed_body)

@@ -11,7 +11,7 @@ from engine.security.tokens import TokenVerifier
 from engine.settings import Settings
 from gateway.figures import EngineFigures
 from gateway.operations.operation import Operations
-from gateway.probes import Probe
+from gateway.probes import Intake, Probe
 
 
 class RateLimit(Protocol):
@@ -33,5 +33,7 @@ class GatewayDependencies:
     registry: CollectorRegistry
     figures: EngineFigures | None = None
     """What `/metrics` shows of the whole engine; without it, of this process only."""
+    intake: Intake | None = None
+    """Whether the queue has room; without it, being ready is that the servers answer."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is to end: what streams without an end, ends then."""

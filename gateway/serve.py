@@ -20,9 +20,11 @@ from engine.concurrency import end_all
 from engine.contracts.patterns import SUPPORTED_PATTERNS
 from engine.errors import ConfigurationError
 from engine.events import connection as events_connection
+from engine.events.breakers import RedisBreakers
 from engine.events.dead_letters import DeadLetters
 from engine.events.feed import RedisFeed
 from engine.events.figures import StreamBacklogs
+from engine.events.functions import Functions
 from engine.events.hook_queue import HookChanges, RedisHookQueue
 from engine.events.pressure import PressureGauge
 from engine.events.tickets import RedisTickets
@@ -37,7 +39,9 @@ from engine.temporal.launcher import TemporalLauncher
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
 from gateway.figures import EngineFigures, PlanningTimes
+from gateway.intake import QueueIntake
 from gateway.operations.agents import AgentOperations
+from gateway.operations.breakers import BreakerOperations
 from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
@@ -162,6 +166,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 directory,
                 RedisHookQueue(redis),
                 PlanningTimes(registry),
+                RedisBreakers(redis, Functions(redis)),
             ),
             executions=stores.executions,
             feed=feed,
@@ -172,6 +177,7 @@ async def gateway_dependencies(settings: Settings) -> AsyncIterator[GatewayDepen
                 Probe("redis", redis.ping),
                 Probe("temporal", partial(temporal.service_client.check_health, timeout=TEMPORAL_TIMEOUT)),
             ),
+            intake=QueueIntake(stores.capacity, settings.capacity.waiting, PressureGauge(redis)),
             registry=registry,
             figures=EngineFigures(
                 registry, PostgresFigures(stores.database), StreamBacklogs(redis, settings.event_partitions)
@@ -190,6 +196,7 @@ def _operations(
     directory: HookDirectory,
     hook_queue: HookRequests,
     planning_times: PlanningTimes,
+    breakers: RedisBreakers,
 ) -> Operations:
     catalogue = load_catalogue(settings.catalogue_file)
     sizes = AgentSizes.of(settings, catalogue)
@@ -225,6 +232,7 @@ def _operations(
         CompensationOperations(stores.compensations, launcher),
         StatisticsOperations(stores.statistics),
         AgentOperations(stores.host_health),
+        BreakerOperations(breakers),
         pressure,
     )
 

@@ -57,7 +57,9 @@ SWEEP_BATCH: Final = 200
 SWEEP_BATCHES: Final = 10
 CONFIRM_AFTER_SECONDS: Final = 60.0
 """A Redis that lost its last second has lost nothing that is older than this."""
-CLOSED_SINCE_SECONDS: Final = 24 * 3600.0
+CLOSED_SINCE_SECONDS: Final = STATE_CLOSED_SECONDS - 3600.0
+"""Executions that ended longer ago and were never confirmed are left alone: Redis does not know any more what of them
+was published. An outage may last so long."""
 
 
 class FactPublisher:

@@ -196,14 +196,16 @@ async def test_what_no_tick_has_published_is_found_and_closed_executions_are_con
     queued = stage.store.add(stage.tenant, 1)
     just_closed = stage.store.add(stage.tenant, 1_200, closed_seconds_ago=2)
     long_closed = stage.store.add(stage.tenant, 4, closed_seconds_ago=90)
+    before_an_outage = stage.store.add(stage.tenant, 3, closed_seconds_ago=6 * 24 * 3600)
     await stage.publish(long_closed, 1, 2)
     await stage.publications.sweep()
+    assert await stage.published(before_an_outage) == [1, 2, 3]
     assert await stage.published(queued) == [1]
     assert await stage.published(just_closed) == list(range(1, 1_201))
     assert await stage.published(long_closed) == [1, 2, 3, 4]
     reads = stage.store.reads
     await stage.publications.sweep()
-    assert stage.store.confirmed == [long_closed.execution_id]
+    assert stage.store.confirmed == [before_an_outage.execution_id, long_closed.execution_id]
     assert stage.store.reads == reads
 
 
