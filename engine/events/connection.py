@@ -8,6 +8,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from engine.events.cluster import connect_cluster, is_cluster
 from engine.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
@@ -23,8 +24,18 @@ def connect(settings: Settings, *, repeat: bool = True) -> Redis:
     bears that, except reading new entries for a consumer group, whose first answer would be lost. `repeat=False` is
     for that.
     """
+    url = settings.redis_url.get_secret_value()
+    if is_cluster(url):
+        return connect_cluster(
+            url,
+            protocol=2,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), 3 if repeat else 0),
+        )
     return Redis.from_url(
-        settings.redis_url.get_secret_value(),
+        url,
         protocol=2,
         socket_timeout=TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,

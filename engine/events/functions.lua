@@ -253,13 +253,14 @@ local function leave_partitions(keys, args)
 end
 
 -- What another process read of a partition after this one had taken it over: written again as new entries, because by
--- now workflows may count an entry of that age as seen. Also forgets readers that are long gone. KEYS: owner, stream.
+-- now workflows may count an entry of that age as seen. Also forgets readers that are long gone. KEYS: owner (not in a
+-- cluster, where it lies elsewhere and the caller has looked), stream.
 -- ARGV: owner's id, group, entries at most, milliseconds after which a reader is forgotten. Answers how many moved.
 local function requeue_strays(keys, args)
-  if redis.call('GET', keys[1]) ~= args[1] then
+  if #keys > 1 and redis.call('GET', keys[1]) ~= args[1] then
     return 0
   end
-  local stream, group, moved = keys[2], args[2], 0
+  local stream, group, moved = keys[#keys], args[2], 0
   for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', stream, group)) do
     local reader = {}
     for i = 1, #fields, 2 do

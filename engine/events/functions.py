@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 
@@ -13,6 +14,7 @@ class Functions:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self.clustered = isinstance(redis, RedisCluster)
         self._code = files("engine.events").joinpath("functions.lua").read_text()
 
     async def load(self) -> None:

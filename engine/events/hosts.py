@@ -15,6 +15,7 @@ import orjson
 from pydantic import ValidationError
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import NoPermissionError, RedisError
 
 from engine.contracts.hosts import Group, HostEvent, HostReport, Wanted
@@ -187,6 +188,9 @@ class HostStreams:
             f"(~{prefix}tasks:* +xread +xrange +xlen +xtrim +xdel +del +exists)",
             f"(~{prefix}in:* ~{prefix}agents +xadd)",
         ]  # fmt: skip
+        if isinstance(self._redis, RedisCluster):
+            # Its clients ask which node has which slot, and which arguments of a command are keys.
+            rules += ["+cluster|slots", "+cluster|shards", "+cluster|myid", "+command"]
         async with _available():
             await self._redis.execute_command("ACL SETUSER", USER_PREFIX + tenant, *rules)  # type: ignore[no-untyped-call]  # the client's own gap
 

@@ -64,12 +64,17 @@ def dead_letters(tenant: str) -> str:
     return f"{tenant_prefix(tenant)}workflow_events_dlq"
 
 
-def partition_owner(partition: int) -> str:
-    return f"orc:partition:{partition}:owner"
+def bridges(*, clustered: bool = False) -> str:
+    return "orc:{bridges}" if clustered else BRIDGES
 
 
-def partition_fence(partition: int) -> str:
-    return f"orc:partition:{partition}:fence"
+def partition_owner(partition: int, *, clustered: bool = False) -> str:
+    """In a cluster all leases lie in one slot: they are shared out in one step."""
+    return f"{bridges(clustered=True)}:{partition}:owner" if clustered else f"orc:partition:{partition}:owner"
+
+
+def partition_fence(partition: int, *, clustered: bool = False) -> str:
+    return f"{bridges(clustered=True)}:{partition}:fence" if clustered else f"orc:partition:{partition}:fence"
 
 
 HOOK_GROUP: Final = "hook_workers"

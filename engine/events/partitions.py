@@ -16,6 +16,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
 from engine.errors import UnavailableError
@@ -70,9 +71,11 @@ class PartitionLeases:
         began = time.monotonic()
         asked = dict(self.fences)
         uses = ["reads" if p in asked else "stopped" if p in self._stopped else "" for p in range(self.partitions)]
-        names = [keys.BRIDGES]
+        clustered = self._functions.clustered
+        names = [keys.bridges(clustered=clustered)]
         for partition in range(self.partitions):
-            names += [keys.partition_owner(partition), keys.partition_fence(partition)]
+            names.append(keys.partition_owner(partition, clustered=clustered))
+            names.append(keys.partition_fence(partition, clustered=clustered))
         try:
             async with asyncio.timeout(LEASE_MS / 1000):
                 answer = await self._functions.ask("orc_share_partitions", names, [self.owner_id, LEASE_MS, *uses])
@@ -105,6 +108,12 @@ class PartitionLeases:
         """Entries that another process read after this one had taken the partition over: a process that was stopped
         for a while reads once more before it learns that its lease is gone. They are written again as new ones."""
         names = [keys.partition_owner(partition), keys.partition_stream(tenant, partition)]
+        if self._functions.clustered:
+            # The lease lies in another slot. A move of an instant too late makes another owner's entries new ones:
+            # their events count once, whatever their entries are.
+            if partition not in self.fences:
+                return 0
+            names = names[1:]
         args = [self.owner_id, keys.GROUP, STRAYS_MAX, READER_FORGOTTEN_MS]
         return await self._functions.call("orc_requeue_strays", names, args)
 
@@ -117,7 +126,9 @@ class PartitionLeases:
     async def release(self) -> None:
         """On an orderly stop, when nothing is read any more: the next owners need not wait for the leases to end."""
         self._forget()
-        names = [keys.BRIDGES, *(keys.partition_owner(partition) for partition in range(self.partitions))]
+        clustered = self._functions.clustered
+        owners = (keys.partition_owner(partition, clustered=clustered) for partition in range(self.partitions))
+        names = [keys.bridges(clustered=clustered), *owners]
         try:
             async with asyncio.timeout(LEASE_MS / 1000):
                 await self._functions.call("orc_leave_partitions", names, [self.owner_id])
@@ -127,8 +138,11 @@ class PartitionLeases:
 
 async def read_shares(redis: Redis, partitions: int) -> dict[str, list[int]]:
     """For each bridge that lives, the partitions that it owns. Raises RedisError or OSError."""
-    members: Any = await redis.zrange(keys.BRIDGES, 0, -1)
-    owners: Any = await redis.mget([keys.partition_owner(partition) for partition in range(partitions)])
+    clustered = isinstance(redis, RedisCluster)
+    members: Any = await redis.zrange(keys.bridges(clustered=clustered), 0, -1)
+    owners: Any = await redis.mget(
+        [keys.partition_owner(partition, clustered=clustered) for partition in range(partitions)]
+    )
     shares: dict[str, list[int]] = {member.decode(): [] for member in members}
     for partition, owner in enumerate(owners):
         if owner is not None:

@@ -5,9 +5,11 @@ import logging
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError, RedisError
@@ -28,6 +30,7 @@ AGENTS_STREAM_MAX = 10_000
 PIPELINE_ENTRIES_MAX = 64
 COMPRESS_ABOVE_BYTES = 16 * 1024
 COMPRESSION_LEVEL = 1
+CLUSTER_SCHEMES = ("redis-cluster", "rediss-cluster")
 
 Fields = dict[bytes, bytes]
 
@@ -145,8 +148,17 @@ class Connection:
             return answer
 
 
+class _Cluster(RedisCluster):
+    """All keys of a tenant lie in one slot, which need not be asked for."""
+
+    async def _determine_slot(self, command: str, *args: Any) -> int:
+        return self.keyslot(args[-2]) if command == "XREAD" else await super()._determine_slot(command, *args)
+
+
 def _client(url: str, timeout_seconds: float) -> Redis:
     # No retries inside the client: ours know what may be repeated and say in the log that they do.
+    if urlsplit(url).scheme in CLUSTER_SCHEMES:
+        return _cluster_client(url, timeout_seconds)
     return Redis.from_url(
         url,
         protocol=2,
@@ -157,6 +169,25 @@ def _client(url: str, timeout_seconds: float) -> Redis:
         retry=Retry(NoBackoff(), 0),
         max_connections=2,
     )
+
+
+def _cluster_client(url: str, timeout_seconds: float) -> Redis:
+    """`redis-cluster://user:password@host:port[,host:port...]`."""
+    parts = urlsplit(url)
+    login, _, addresses = parts.netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    nodes = [address.rpartition(":") for address in addresses.split(",")]
+    client = _Cluster(
+        startup_nodes=[ClusterNode(host.strip("[]"), int(port)) for host, _, port in nodes],
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        ssl=parts.scheme == "rediss-cluster",
+        protocol=2,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=CONNECT_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return cast(Redis, client)  # it has the same commands
 
 
 def _command(client: Redis, *arguments: Any) -> Any:

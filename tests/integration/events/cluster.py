@@ -24,7 +24,7 @@ bind 127.0.0.1
 protected-mode no
 dir {directory}
 daemonize no
-appendonly no
+appendonly yes
 save ""
 cluster-enabled yes
 cluster-config-file nodes.conf
@@ -48,17 +48,34 @@ class ValkeyCluster:
             folder.mkdir(parents=True)
             text = CONFIGURATION.format(port=port, bus_port=bus_port, directory=folder)
             (folder / "valkey.conf").write_text(text)
-            with (folder / "log").open("wb") as log:
-                process = await asyncio.create_subprocess_exec(
-                    valkey_program(), str(folder / "valkey.conf"), stdout=log, stderr=log
-                )
-            self._processes.append(process)
+            self._processes.append(await self._run(number))
         clients = [Redis(host="127.0.0.1", port=port) for port in self.ports]
         try:
             await self._join(clients, bus_ports)
         finally:
             for client in clients:
                 await client.aclose()
+
+    async def _run(self, number: int) -> asyncio.subprocess.Process:
+        folder = self._directory / f"node-{number}"
+        with (folder / "log").open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                valkey_program(), str(folder / "valkey.conf"), stdout=log, stderr=log
+            )
+
+    async def kill(self, number: int) -> None:
+        self._processes[number].kill()
+        await self._processes[number].wait()
+
+    async def restart(self, number: int) -> None:
+        """With what it had written, and its place in the cluster."""
+        self._processes[number] = await self._run(number)
+        client = Redis(host="127.0.0.1", port=self.ports[number])
+        try:
+            await eventually(partial(_answers, client), START_SECONDS)
+            await eventually(partial(_is_whole, client), START_SECONDS)
+        finally:
+            await client.aclose()
 
     async def stop(self) -> None:
         for process in self._processes:
