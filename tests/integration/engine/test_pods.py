@@ -13,10 +13,10 @@ from uuid import UUID
 import pytest
 
 from engine.agents.kubernetes import names
-from engine.agents.kubernetes.client import PODS, ClusterAccess, Document, KubernetesApi, NotFoundError, open_api
+from engine.agents.kubernetes.client import PODS, ClusterAccess, Document, KubernetesApi, open_api
 from engine.agents.kubernetes.keeper import Keeper
 from engine.concurrency import end_all, run_together
-from engine.errors import EngineError
+from engine.errors import EngineError, NotFoundError
 from engine.events.connection import connect as connect_redis
 from engine.events.hosts import HostStreams
 from engine.plans import PlanLoader

@@ -117,6 +117,16 @@ async def test_a_host_that_leaves_is_gone_at_once(world: World) -> None:
     assert world.told("agent.disconnected") == [(using, "h1")]
 
 
+async def test_the_reason_of_a_loss_reaches_executions_whoever_reports_the_loss_again(world: World) -> None:
+    using = uuid4()
+    world.maintenance.using["acme", "h1"] = [using]
+    await world.rounds(1, "h1")
+    world.port.say("acme", "agent.disconnected", "h1", reason="OOMKilled: too much")
+    world.port.say("acme", "agent.disconnected", "h1")
+    await world.monitor.round()
+    assert world.port.told_because == {"h1": "OOMKilled: too much"}
+
+
 async def test_a_host_that_came_and_left_between_two_reads_is_gone(world: World) -> None:
     world.port.say("acme", "agent.registered", "h1")
     world.port.say("acme", "agent.disconnected", "h1")

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.contracts.definition import RetryPolicy
-from engine.contracts.events import AgentEventType
+from engine.contracts.events import AgentEvent, AgentEventType
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import AgentBinding, Attempt, Delta
 from engine.contracts.limits import TASK_LOSSES_MAX
@@ -131,6 +131,17 @@ def test_a_vanished_agents_tasks_go_to_another_at_once_and_its_late_result_is_re
     assert [p["attempt"] for p in drill.audit("task.late_result_refused")] == [1]
     drill.receive(drill.completed(drill.attempt("a"), result="good"))
     assert [r.result for r in drill.tick().results] == ["good"]
+
+
+def test_the_reason_of_a_loss_stands_in_the_log_and_in_the_attempts_error() -> None:
+    drill = Drill(launch_input(task("a")))
+    drill.bind("worker-1", host_id="pod")
+    drill.tick()
+    lost = AgentEvent(type=AgentEventType.DISCONNECTED, at_ms=drill.now_ms, host_id="pod", reason="OOMKilled: x")
+    drill.receive(lost)
+    failed = drill.tick().delta.failed
+    assert [(item.code, "OOMKilled: x" in item.message) for item in failed] == [("AGENT_LOST", True)]
+    assert drill.audit("agent.disconnected") == [{"agent_id": "worker-1", "host_id": "pod", "reason": "OOMKilled: x"}]
 
 
 def test_a_result_that_comes_with_the_news_of_its_hosts_death_counts() -> None:
