@@ -151,9 +151,9 @@ class AgentRun:
         return self.host_id is not None and not self.suspect
 
     def share(self, load: int) -> float:
-        """How much it has to do with so many attempts, by which agents are compared. At a slow host that is how long one
-        more would take there, waiting included, beyond the time that it takes at others: such a host gets work when
-        those would not be done sooner."""
+        """How much it has to do with so many attempts, by which agents are compared. At a slow host that is how long
+        one more would take there, waiting included, beyond the time that it takes at others: such a host gets work
+        when those would not be done sooner."""
         full = load / self.slots
         return full if self.speed == 1.0 else (full + 1) / self.speed - 1
 
