@@ -48,6 +48,7 @@ COMMANDS: dict[str, LazyCommand] = {
     "agents": LazyCommand(
         "cli.agents", "Look at the host processes of agents: state, load, speed and history.", group=True
     ),
+    "breakers": LazyCommand("cli.breakers", "Look at circuit breakers of agent types, and close one.", group=True),
     "dlq": LazyCommand(
         "cli.dead_letters", "Look at what could not be delivered, send it again, throw it away.", group=True
     ),

@@ -80,3 +80,20 @@ class CircuitView(Model):
 def agent_service(agent_type: str) -> str:
     """The name under which the breaker of an agent type goes."""
     return f"agent:{agent_type}"
+
+
+class BreakerView(Model):
+    """A circuit breaker of the tenant's, as the API shows it."""
+
+    service: str = Field(description='"agent:<type>" for an agent type')
+    state: CircuitState
+    failures: int = Field(description="that followed each other without a success")
+    threshold: int = Field(description="by which it opened last; 0 when it never has")
+    retry_in_seconds: float = Field(description="not closed: when a call may be tried again")
+    opened_by: str = Field(description="the execution whose failure opened it last")
+    failures_total: int
+
+
+class BreakerReset(Model):
+    service: str
+    state: CircuitState = CircuitState.CLOSED

@@ -10,6 +10,7 @@ from engine.contracts.views import ExecutionStarted, WorkflowCreated
 from engine.ports import OperationLog
 from engine.security.permissions import Permission
 from gateway.operations.agents import AGENT_METHODS, AgentOperations, agent_operations
+from gateway.operations.breakers import BREAKER_METHODS, BreakerOperations, breaker_operations
 from gateway.operations.compensations import (
     COMPENSATION_METHODS,
     CompensationOperations,
@@ -80,6 +81,7 @@ METHODS = (
     *HOOK_METHODS,
     *COMPENSATION_METHODS,
     *AGENT_METHODS,
+    *BREAKER_METHODS,
 )
 """The operations that JSON-RPC offers; REST offers all."""
 
@@ -97,6 +99,7 @@ def build_operations(
     compensations: CompensationOperations,
     statistics: StatisticsOperations,
     agents: AgentOperations,
+    breakers: BreakerOperations,
     pressure: LoadGauge | None = None,
 ) -> Operations:
     create = Operation(
@@ -151,6 +154,7 @@ def build_operations(
         *hook_operations(hooks),
         *compensation_operations(compensations),
         *agent_operations(agents),
+        *breaker_operations(breakers),
         of_engine("capacity.get", read, NoParameters, system.capacity),
         of_engine("statistics.get", read, ReadStatistics, statistics.get),
         of_engine("audit.list", admin, PageParameters, system.audit),

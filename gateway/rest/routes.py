@@ -149,6 +149,8 @@ ROUTES: Final = (
         query=(*_PAGE, "type", "state"),
     ),
     Route("GET", "/agents/{host_id}", "agent.get", "A host process of agents with its history"),
+    Route("GET", "/breakers", "breaker.list", "Circuit breakers of agent types that have seen a failure", query=_PAGE),
+    Route("POST", "/breakers/{service}/reset", "breaker.reset", "Close a circuit breaker"),
     Route("GET", "/capacity", "capacity.get", "What runs, what waits, and how much more would start"),
     Route(
         "GET",

@@ -21,6 +21,7 @@ from engine.settings import Settings
 from gateway.app import create_app
 from gateway.dependencies import GatewayDependencies
 from gateway.operations.agents import AgentOperations
+from gateway.operations.breakers import BreakerOperations
 from gateway.operations.compensations import CompensationOperations
 from gateway.operations.control import ControlOperations
 from gateway.operations.dead_letters import DeadLetterOperations
@@ -38,6 +39,7 @@ from gateway.probes import Probe
 from hooks.directory import HookDirectory
 from planner.planner import Planner
 from tests.fakes.agents import FakeAgents
+from tests.fakes.breakers import FakeBreakers
 from tests.fakes.compensations import FakeCompensationStore
 from tests.fakes.hooks import FakeActions, FakeHookQueue, FakeHookStore
 from tests.fakes.patterns import FakePatternStore
@@ -138,6 +140,7 @@ class Gateway:
         self.compensations = FakeCompensationStore()
         self.statistics = FakeStatistics()
         self.agents = FakeAgents()
+        self.breakers = FakeBreakers()
         self.patterns = FakePatternStore()
         self.hooks = FakeHookStore()
         self.hook_queue = FakeHookQueue()
@@ -175,6 +178,7 @@ class Gateway:
             CompensationOperations(self.compensations, self.launcher),
             StatisticsOperations(self.statistics),
             AgentOperations(self.agents),
+            BreakerOperations(self.breakers),
             self.pressure,
         )
         self.dependencies = GatewayDependencies(
