@@ -12,6 +12,9 @@ from redis.exceptions import ResponseError
 class Functions:
     """Calls functions of `functions.lua`. A server that lost them (emptied, replaced) gets them again."""
 
+    clustered = False
+    """Whether keys of several slots cannot be named in one call."""
+
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self.clustered = isinstance(redis, RedisCluster)
