@@ -65,9 +65,17 @@ class BacklogCount(Protocol):
     def dead_letter_bytes(self) -> int: ...
 
 
+class FailureCount(Protocol):
+    @property
+    def services(self) -> Mapping[str, int]: ...
+    @property
+    def agents(self) -> Mapping[str, int]: ...
+
+
 class StreamFigures(Protocol):
     async def backlogs(self) -> BacklogCount: ...
     async def circuits(self) -> Mapping[str, Collection[str]]: ...
+    async def failures(self) -> FailureCount: ...
 
 
 class EngineFigures(Collector):
@@ -178,9 +186,22 @@ class EngineFigures(Collector):
         for service, states in sorted((await self._streams.circuits()).items()):
             for state in CircuitState:
                 circuits.add_metric((service, state.value), float(state.value in states))
+        failures = await self._streams.failures()
+        counted = CounterMetricFamily(
+            "circuit_breaker_failures", "Failures that circuit breakers counted", labels=("service",)
+        )
+        for service, count in sorted(failures.services.items()):
+            counted.add_metric((service,), count)
+        of_agents = CounterMetricFamily(
+            "agent_failures", "Attempts whose failure speaks against their agent", labels=("agent_type",)
+        )
+        for agent_type, count in sorted(failures.agents.items()):
+            of_agents.add_metric((agent_type,), count)
         return [
             lag,
             circuits,
+            counted,
+            of_agents,
             GaugeMetricFamily("hooks_queue_depth", "Runs of hooks that wait or are worked on", found.hooks),
             GaugeMetricFamily("redis_dead_letter_queue_size", "Dead letters of all tenants", found.dead_letters),
             GaugeMetricFamily("redis_dead_letter_queue_bytes", "What they hold, about", found.dead_letter_bytes),

@@ -1,5 +1,6 @@
 """How much waits in the streams, of all tenants together."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +26,13 @@ class Backlogs(NamedTuple):
     hooks: int
     dead_letters: int
     dead_letter_bytes: int = 0
+
+
+class Failures(NamedTuple):
+    services: Mapping[str, int]
+    """Those that circuit breakers counted."""
+    agents: Mapping[str, int]
+    """Attempts whose failure speaks against their agent, by its type."""
 
 
 class StreamBacklogs:
@@ -78,6 +86,32 @@ class StreamBacklogs:
             for view in await self._breakers.known(owner):
                 if view.service in found or len(found) < SERVICES_MAX:
                     found.setdefault(view.service, set()).add(view.state.value)
+        return found
+
+    async def failures(self) -> Failures:
+        """What has failed since the breakers and counts are known, of all tenants. Raises UnavailableError."""
+        services: Counter[str] = Counter()
+        agents: Counter[str] = Counter()
+        for view in await self._breakers.known(None):
+            services[view.service] += view.total
+        for tenant in (await self._with_failures())[:CIRCUIT_OWNERS_MAX]:
+            agents.update(await self._breakers.failures(tenant))
+            for view in await self._breakers.known(tenant):
+                services[view.service] += view.total
+        return Failures(dict(services.most_common(SERVICES_MAX)), dict(agents.most_common(SERVICES_MAX)))
+
+    async def _with_failures(self) -> list[str]:
+        """Tenants of which an agent has failed."""
+        found: list[str] = []
+        try:
+            for tenants in _batches(await self._tenants()):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for tenant in tenants:
+                        pipe.exists(keys.agent_failures(tenant))
+                    there: list[int] = await pipe.execute()
+                found += [tenant for tenant, known in zip(tenants, there, strict=True) if known]
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {type(error).__name__}") from error
         return found
 
     async def _letter_bytes(self, tenants: list[str]) -> int:

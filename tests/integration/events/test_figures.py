@@ -54,6 +54,11 @@ async def test_breakers_of_tenants_and_of_the_engine_are_shown_by_service(redis:
             ended = (CallEnd(verdict="failed", call_id=f"call-{number}"),)
             await breakers.consult(tenant, rule, [CircuitAsk(service=service, ended=ended)], "test")
     assert await backlogs.circuits() == {"agent:writer": {"open", "closed"}, "kubernetes": {"open"}}
+    await breakers.count_failures("circuits-a", {"writer": 2})
+    await breakers.count_failures("circuits-b", {"writer": 1})
+    found = await backlogs.failures()
+    assert found.services == {"agent:writer": 3, "kubernetes": 2}
+    assert found.agents == {"writer": 3}
 
 
 async def test_a_server_that_is_away_is_said_to_be() -> None:
@@ -63,5 +68,7 @@ async def test_a_server_that_is_away_is_said_to_be() -> None:
             await StreamBacklogs(away, PARTITIONS).backlogs()
         with pytest.raises(UnavailableError):
             await StreamBacklogs(away, PARTITIONS).circuits()
+        with pytest.raises(UnavailableError):
+            await StreamBacklogs(away, PARTITIONS).failures()
     finally:
         await away.aclose()

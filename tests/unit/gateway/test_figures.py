@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.contracts.definition import WorkflowDefinition
 from engine.errors import UnavailableError
-from engine.events.figures import Backlogs
+from engine.events.figures import Backlogs, Failures
 from engine.postgres.figures import Connections, EndedExecution
 from gateway.figures import FRESH_SECONDS, EngineFigures, PlanningTimes
 from gateway.planning import GraphPlanning
@@ -68,6 +68,9 @@ class FakeStreams:
 
     async def circuits(self) -> Mapping[str, Collection[str]]:
         return {"agent:writer": {"open", "closed"}, "kubernetes": {"half_open"}}
+
+    async def failures(self) -> Failures:
+        return Failures(services={"agent:writer": 5}, agents={"writer": 7})
 
 
 class Desk:
@@ -185,3 +188,9 @@ async def test_metrics_ask_the_servers_only_for_who_may_see_them() -> None:
     async with gateway.client() as somebody:
         assert (await somebody.get("/metrics")).status_code == 200
     assert desk.database.reads == 1
+
+
+async def test_failures_are_shown_by_service_and_by_agent_type() -> None:
+    shown = await Desk().read()
+    assert shown["circuit_breaker_failures_total{service=agent:writer}"] == 5
+    assert shown["agent_failures_total{agent_type=writer}"] == 7
