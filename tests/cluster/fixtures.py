@@ -104,8 +104,9 @@ def put_last(items: list[pytest.Item]) -> None:
     needing = [item for item in items if FIXTURES.intersection(getattr(item, "fixturenames", ()))]
     built = program.built().exists()
     for item in needing:
-        waits_for_node = "real_node" in getattr(item, "fixturenames", ())
-        if not built or waits_for_node:
-            item.add_marker(pytest.mark.timeout(NODE_AND_TEST_SECONDS if built else BUILD_AND_TEST_SECONDS))
+        if not built:
+            item.add_marker(pytest.mark.timeout(BUILD_AND_TEST_SECONDS), append=False)
+        elif "real_node" in getattr(item, "fixturenames", ()) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(NODE_AND_TEST_SECONDS))
     chosen = set(needing)
     items[:] = [item for item in items if item not in chosen] + needing
