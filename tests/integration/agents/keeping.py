@@ -195,12 +195,16 @@ class Proxy:
                 self.break_watches()
                 await runner.cleanup()
 
-    def break_watches(self) -> int:
-        """As when the server dies under them; how many there were."""
-        broken = len(self._streams)
+    async def until_watched(self, watches: int) -> None:
+        async def watched() -> bool:
+            return len(self._streams) == watches
+
+        await until(watched, f"{watches} watches", 30)
+
+    def break_watches(self) -> None:
+        """As when the server dies under them."""
         for stream in list(self._streams):
             stream.cancel()
-        return broken
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if self.throttled > 0:

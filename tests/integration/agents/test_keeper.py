@@ -14,7 +14,11 @@ from engine.agents.kubernetes import names, reconciling
 from engine.agents.kubernetes.client import NODES, PODS, ClusterAccess, open_api
 from engine.agents.kubernetes.keeper import Keeper
 from engine.concurrency import end_all
+from engine.embedded.host_fleet import serve_hosts
+from engine.embedded.valkey import ValkeyServer
 from engine.pod_ports import Claim, ExecutionKey, HostKey
+from engine.postgres.cluster import ClusterUrls
+from engine.settings import Settings
 from tests.cluster.control_plane import ControlPlane
 from tests.integration.agents.keeping import Deployment, FakeOwners, Proxy, container, until
 from tests.unit.agents.fakes import FakePort
@@ -162,10 +166,10 @@ async def test_what_happens_while_the_api_server_is_away_is_told_when_it_is_back
         async def broken() -> bool:
             return not keeper.namespaces()
 
-        await until(broken, "the watches are broken", 10)
+        await until(broken, "the watches are broken", 30)
         await control_plane.start_api_server()
         await deployment.api.delete(PODS, deployment.namespace, pod["metadata"]["name"], grace_seconds=0)
-        assert await deployment.told(pod, seconds=10) == "Deleted: the pod was deleted"
+        assert await deployment.told(pod, seconds=25) == "Deleted: the pod was deleted"
         assert other["metadata"]["name"] in await deployment.names()
 
 
@@ -184,19 +188,23 @@ async def test_losses_are_told_through_throttling_forgotten_versions_and_broken_
         deployment.api = behind_proxy
         async with deployment.kept():
             lists = proxy.lists
-            assert proxy.break_watches() == 2  # resumed from the last version: no list
+            await proxy.until_watched(2)
+            proxy.break_watches()  # resumed from the last version: no list
             await remove(0)
-            await deployment.told(pods[0], seconds=5)
+            await deployment.told(pods[0], seconds=10)
             assert proxy.lists == lists
+            await proxy.until_watched(2)
             proxy.forgotten = 2
             proxy.break_watches()
             await remove(1)
-            await deployment.told(pods[1], seconds=5)
+            await deployment.told(pods[1], seconds=10)
             assert proxy.lists > lists
+            await proxy.until_watched(2)
             proxy.throttled = 6
             proxy.break_watches()
             await remove(2)
-            await deployment.told(pods[2], seconds=20)
+            await deployment.told(pods[2], seconds=25)
+            await proxy.until_watched(2)
             await remove(3)
             await deployment.told(pods[3])
     assert len(deployment.port.gone) == len(set(deployment.port.gone)) == 4
@@ -234,3 +242,28 @@ async def make_node(deployment: Deployment) -> None:
     document = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
     await deployment.api.delete(NODES, None, NODE, grace_seconds=0)
     await deployment.api.create(NODES, None, document)
+
+
+async def test_the_role_hosts_keeps_pods_and_ends_when_it_is_told_to(
+    deployment: Deployment, control_plane: ControlPlane, migrated_database: ClusterUrls, valkey_server: ValkeyServer,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    orphan = await deployment.pod(str(uuid.uuid4()))
+    values = {
+        "database_url": migrated_database.app,
+        "redis_url": valkey_server.url,
+        "allocator": "kubernetes",
+        "kubernetes_kubeconfig": control_plane.kubeconfig,
+        "kubernetes_owner": deployment.owner,
+        "data_dir": tmp_path,
+    }
+    role = asyncio.create_task(serve_hosts(Settings.model_validate(values)))
+    try:
+
+        async def gone() -> bool:
+            return orphan["metadata"]["name"] not in await deployment.names()
+
+        await until(gone, "the orphan is gone", 30)
+    finally:
+        (ended,) = await end_all([role])
+    assert isinstance(ended, asyncio.CancelledError)
