@@ -28,6 +28,8 @@ from activities.ticks import TickActivities
 from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.kubernetes.allocation import PodAllocator, open_allocator
+from engine.agents.kubernetes.client import ClusterAccess, open_api
+from engine.agents.kubernetes.hook_secrets import KubernetesSecrets
 from engine.agents.registry import RegistryMonitor
 from engine.agents.sizes import KUBERNETES
 from engine.agents.speed import SpeedBook, SpeedRecorder
@@ -251,7 +253,8 @@ async def build(
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     if HOOKS in roles:
-        jobs += await _hook_jobs(settings, stores, redis, client, feed, stack, actions or HookActions(settings))
+        actions = actions or HookActions(settings, secret_sources=await _secret_sources(settings, stack))
+        jobs += await _hook_jobs(settings, stores, redis, client, feed, stack, actions)
     return jobs
 
 
@@ -262,6 +265,13 @@ def _directory(
     directory = HookDirectory(stores.hooks, enabled=settings.hooks_enabled)
     jobs.append(HookChanges(redis, directory.forget).run)
     return directory
+
+
+async def _secret_sources(settings: Settings, stack: AsyncExitStack) -> list[KubernetesSecrets]:
+    if settings.hooks_kubernetes_secret is None:
+        return []
+    api = await stack.enter_async_context(open_api(ClusterAccess.of(settings)))
+    return [KubernetesSecrets(api, settings)]
 
 
 async def _hook_jobs(

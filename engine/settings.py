@@ -202,6 +202,8 @@ class Settings(BaseSettings):
     hooks_function_threads: int = Field(16, ge=1, le=256)
     hooks_secrets_dir: Path | None = None
     """Files `<tenant>/<id>`, as Kubernetes mounts Secrets; none when absent."""
+    hooks_kubernetes_secret: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    """The Kubernetes Secret in each tenant's namespace whose keys are ids of secrets; none is asked for when absent."""
 
     # Retention
     retention_days: float = Field(30.0, ge=1)

@@ -1,6 +1,7 @@
 """All actions behind one door: what the API asks at registration, and what the hook worker runs."""
 
 import time
+from collections.abc import Sequence
 
 from engine.contracts.hook_actions import HookAction
 from engine.errors import InvalidHookActionError
@@ -10,7 +11,7 @@ from hooks.actions.context import HookContext
 from hooks.actions.functions import FunctionRegistry
 from hooks.actions.outcome import ActionOutcome
 from hooks.actions.results import refusal_outcome
-from hooks.secrets import SecretStore, SecretValues
+from hooks.secrets import SecretSource, SecretStore, SecretValues
 
 
 class HookActions:
@@ -22,8 +23,9 @@ class HookActions:
         *,
         commands: CommandRunner | None = None,
         functions: FunctionRegistry | None = None,
+        secret_sources: Sequence[SecretSource] = (),
     ) -> None:
-        secrets = SecretStore.from_settings(settings)
+        secrets = SecretStore.from_settings(settings, *secret_sources)
         self._settings = settings
         self._commands = commands or CommandRunner(settings, secrets)
         self.functions = functions or FunctionRegistry(settings, secrets)
