@@ -38,6 +38,8 @@ REPORTS_READ_MAX: Final = 1_000
 """Of a tenant, in one reading: where so many came, more may be waiting."""
 
 HOSTS_MAX: Final = 1_000
+LIVE_HOSTS_MAX: Final = 100_000
+"""Of all tenants. One that is not loaded at a takeover and dies before it speaks again would never be missed."""
 RENEW_AGAIN_SECONDS: Final = 5.0
 
 TELL_AGAIN_SECONDS: Final = (1.0, 3.0, 10.0, 30.0, 120.0, 600.0)
@@ -138,7 +140,7 @@ class RegistryMonitor:
         """Hosts that PostgreSQL knows get a full period; executions are asked about those that went lately."""
         now = time.monotonic()
         tenants = set()
-        for tenant, record in await self._store.silent(0.0, HOSTS_MAX):
+        for tenant, record in await self._store.silent(0.0, LIVE_HOSTS_MAX):
             tenants.add(tenant)
             known = self._hosts.get((tenant, record.host_id))
             if known is None:
