@@ -132,6 +132,10 @@ class EngineFigures(Collector):
         for status in ("completed", "failed", TIMED_OUT):
             runs.add_metric((status,), self._hook_runs[status])
         yield runs
+        errors = CounterMetricFamily("hooks_errors", "Runs of hooks that did not succeed", labels=("error_type",))
+        for error_type in ("failed", TIMED_OUT):
+            errors.add_metric((error_type,), self._hook_runs[error_type])
+        yield errors
         late = CounterMetricFamily("hooks_timeout", "Runs of hooks that took too long", labels=())
         late.add_metric((), self._hook_runs[TIMED_OUT])
         yield late

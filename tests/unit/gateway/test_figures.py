@@ -152,6 +152,7 @@ async def test_ends_are_counted_once_each_from_the_first_look_on() -> None:
         assert shown["workflow_executions_total{pattern=saga,status=failed}"] == 2 * second
         assert shown["hooks_executed_total{status=completed}"] == second
         assert shown["hooks_timeout_total"] == second
+        assert shown["hooks_errors_total{error_type=timeout}"] == second
     assert shown["workflow_execution_duration_seconds_bucket{le=1.0,pattern=saga}"] == 3
     # A clock that goes back counts nothing twice.
     desk.database.now = START
