@@ -15,6 +15,9 @@ from engine.postgres.pool import Database
 
 BATCH_HOSTS_MAX: Final = 10_000
 DEDICATED_HOSTS_MAX: Final = 20_000
+SILENT_HOSTS_MAX: Final = 100_000
+"""Of all tenants, for a monitor that takes over."""
+
 HOST_STATES: Final = ("live", "gone")
 
 
@@ -90,9 +93,10 @@ class PostgresHostStore:
         return Page(items=items, next_page_token=encode_token("hosts", (items[-1].host_id,)) if more else None)
 
     async def silent(self, older_than_seconds: float, limit: int) -> Sequence[tuple[str, HostRecord]]:
-        check_limit(limit)
         async with self._database.maintenance_connection() as connection:
-            rows = await connection.fetch(self._queries["hosts.silent"], older_than_seconds, limit)
+            rows = await connection.fetch(
+                self._queries["hosts.silent"], older_than_seconds, min(limit, SILENT_HOSTS_MAX)
+            )
         return [(row["tenant"], _host(row)) for row in rows]
 
 
