@@ -15,7 +15,7 @@ from typing import Final
 
 from rich.console import Console
 
-from benchmarks import calls, coordination, crowds, firehose, hooks, planning, steps, watching
+from benchmarks import breakers, calls, coordination, crowds, firehose, hooks, planning, steps, watching
 from benchmarks.engine import BrokenError
 from benchmarks.report import document, footnotes, machine, table
 from benchmarks.results import Row
@@ -40,6 +40,7 @@ BENCHMARKS: Final[dict[str, Callable[[Session], list[Row]]]] = {
     "watching": watching.watching,
     "patterns": coordination.patterns,
     "hooks": hooks.hooks,
+    "breakers": breakers.breakers,
 }
 
 

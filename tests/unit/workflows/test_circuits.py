@@ -126,8 +126,7 @@ def test_what_waits_for_a_breaker_does_not_end_for_want_of_a_host_before_its_tim
     hear(drill, OPEN)
     assert drill.state.status is ExecutionStatus.EXECUTING
     drill.inbox.allocation_error = ("AGENT_ALLOCATION_TIMEOUT", "no host came")
-    drill.tick(30_000)
-    assert drill.state.status is ExecutionStatus.FAILED
+    assert drill.tick(30_000).delta.status is ExecutionStatus.FAILED
 
 
 def test_a_pause_holds_probes_back() -> None:
