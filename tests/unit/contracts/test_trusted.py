@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import engine
 import planner
 import workflows
+from engine.contracts.circuits import CallEnd
 from engine.contracts.definition import RetryPolicy
 from engine.contracts.dynamic import ExternalEvent
 from engine.contracts.events import AgentEvent, AgentEventType, AuditEvent, AuditEventType, InboxBatch, TaskError
@@ -26,6 +27,7 @@ FULL: dict[type[Model], dict[str, Any]] = {
     AgentEvent: {"type": AgentEventType.TASK_FAILED, "at_ms": 1, "task_id": "a", "attempt": 2,
                  "error": TaskError(code="X"), "spawn": ({"id": "b"},)},
     Attempt: {"task_id": "a", "agent_id": "b", "attempt": 3, "host_id": "h"},
+    CallEnd: {"verdict": "failed", "call_id": "c", "counted_as": "host/h"},
     Done: {"task_id": "a", "attempt": 1, "agent_id": "b", "started_at_ms": 1, "at_ms": 2},
     Submission: {"task_id": "a", "attempt": 1, "at_ms": 2, "result": {"x": 1}, "code": "X", "message": "m"},
     ExternalEvent: {"event_id": "e", "type": "t", "at_ms": 1, "payload": {"x": [1]}},
@@ -33,6 +35,7 @@ FULL: dict[type[Model], dict[str, Any]] = {
     AuditEvent: {"type": AuditEventType.TASK_ASSIGNED, "at_ms": 1, "payload": {"task_id": "a"}},
     TickProposal: {"tenant": "t", "execution_id": "e", "workflow_id": "w", "trace_id": "tr", "tick": 1, "base_tick": 0,
                    "epoch": 1, "partition": 0, "delta": Delta(tick=1, at_ms=1), "hosts": {"a": "h"},
+                   "agent_failures": {"synthetic": 1},
                    "audit": (AuditEvent(type=AuditEventType.TASK_ASSIGNED, at_ms=1),), "metrics": Metrics()},
 }  # fmt: skip
 """Every model that is made so, with all that it requires."""
