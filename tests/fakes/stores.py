@@ -495,6 +495,23 @@ class FakeHostStore:
     async def live(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
         return [host for host in self.hosts.get(tenant, []) if agent_type in host.types][:limit]
 
+    async def live_for(
+        self,
+        tenant: str,
+        execution_id: str,
+        limit: int,
+        *,
+        gone_too: bool = False,  # noqa: ARG002 - none is ever gone here
+    ) -> Sequence[HostRecord]:
+        theirs = [host for host in self.hosts.get(tenant, []) if host.dedicated_to is not None]
+        return [host for host in theirs if host.dedicated_to and host.dedicated_to.execution_id == execution_id][:limit]
+
+    async def pooled(self, tenant: str, agent_type: str, limit: int) -> Sequence[HostRecord]:
+        return []
+
+    async def claim(self, tenant: str, host_id: str, execution_id: str, agent_id: str) -> bool:
+        return False
+
     async def mark_gone(self, tenant: str, host_ids: Sequence[str]) -> Sequence[str]:
         return []
 

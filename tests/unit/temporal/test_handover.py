@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from engine.contracts.circuits import CircuitRule, CircuitView
 from engine.contracts.events import InboxBatch
 from engine.contracts.handover import HandedTick, taken
 from engine.contracts.kernel import AgentBinding, BindRequest, Delta, TickProposal
@@ -22,10 +23,14 @@ class Nothing:
     def proposal(self) -> TickProposal:
         raise NotImplementedError
 
+    @property
+    def circuit_rule(self) -> CircuitRule | None:
+        raise NotImplementedError
+
     def begin(self) -> int:
         raise NotImplementedError
 
-    def open(self, bindings: Sequence[AgentBinding], now_ms: int) -> TickProposal:
+    def open(self, bindings: Sequence[AgentBinding], now_ms: int, circuits: Sequence[CircuitView] = ()) -> TickProposal:
         raise NotImplementedError
 
     def follow_up(self, attempt: int, batches: Sequence[InboxBatch], now_ms: int) -> TickProposal | None:
