@@ -501,7 +501,7 @@ class FakeHostStore:
         execution_id: str,
         limit: int,
         *,
-        gone_too: bool = False,  # noqa: ARG002 - none is ever gone here
+        gone_too: bool = False,
     ) -> Sequence[HostRecord]:
         theirs = [host for host in self.hosts.get(tenant, []) if host.dedicated_to is not None]
         return [host for host in theirs if host.dedicated_to and host.dedicated_to.execution_id == execution_id][:limit]
