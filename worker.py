@@ -29,6 +29,7 @@ from engine.agents.binding import Binder
 from engine.agents.catalogue import load_catalogue
 from engine.agents.kubernetes.allocation import PodAllocator, open_allocator
 from engine.agents.kubernetes.client import ClusterAccess, open_api
+from engine.agents.kubernetes.hook_jobs import KubernetesHookJobs
 from engine.agents.kubernetes.hook_secrets import KubernetesSecrets
 from engine.agents.registry import RegistryMonitor
 from engine.agents.sizes import KUBERNETES
@@ -228,7 +229,9 @@ async def build(
         catalogue = load_catalogue(settings.catalogue_file)
         pods: PodAllocator | None = None
         if settings.allocator == KUBERNETES:
-            pods = await stack.enter_async_context(open_allocator(settings, stores.hosts, host_streams, catalogue))
+            pods = await stack.enter_async_context(
+                open_allocator(settings, stores.hosts, host_streams, catalogue, RedisBreakers(redis, functions))
+            )
         binder = Binder(stores.hosts, host_streams, catalogue, settings, pods)
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
         speeds = SpeedBook()
@@ -253,7 +256,7 @@ async def build(
         worker = temporal_worker(client, settings, ticks, AllocationActivities(binder), evaluation, errands)
         jobs.append(lambda: run_until_cancelled(worker))
     if HOOKS in roles:
-        actions = actions or HookActions(settings, secret_sources=await _secret_sources(settings, stack))
+        actions = actions or await _hook_actions(settings, stack)
         jobs += await _hook_jobs(settings, stores, redis, client, feed, stack, actions)
     return jobs
 
@@ -267,11 +270,13 @@ def _directory(
     return directory
 
 
-async def _secret_sources(settings: Settings, stack: AsyncExitStack) -> list[KubernetesSecrets]:
-    if settings.hooks_kubernetes_secret is None:
-        return []
+async def _hook_actions(settings: Settings, stack: AsyncExitStack) -> HookActions:
+    if settings.hooks_kubernetes_secret is None and settings.hooks_job_image is None:
+        return HookActions(settings)
     api = await stack.enter_async_context(open_api(ClusterAccess.of(settings)))
-    return [KubernetesSecrets(api, settings)]
+    sources = [] if settings.hooks_kubernetes_secret is None else [KubernetesSecrets(api, settings)]
+    jobs = None if settings.hooks_job_image is None else KubernetesHookJobs(api, settings)
+    return HookActions(settings, secret_sources=sources, jobs=jobs)
 
 
 async def _hook_jobs(

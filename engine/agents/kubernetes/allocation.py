@@ -20,6 +20,8 @@ from engine.agents.catalogue import has_capabilities, runs_in_pods
 from engine.agents.credentials import load_agent_secret
 from engine.agents.kubernetes import names
 from engine.agents.kubernetes.client import (
+    BREAKER,
+    BREAKER_RULE,
     PODS,
     ClusterAccess,
     ConflictError,
@@ -36,6 +38,7 @@ from engine.agents.kubernetes.pods import PodDefaults, agent_pod
 from engine.agents.kubernetes.reasons import CONFIGURATION_ERRORS, PodState, Standing, pod_state
 from engine.agents.kubernetes.warm import PoolClaims
 from engine.agents.sizes import AgentSizes
+from engine.breakers import BreakerStore, CircuitBreaker
 from engine.contracts.catalogue import Catalogue
 from engine.contracts.kernel import AgentBinding, AllocationProblem, BindRequest, BindResult, KernelRole
 from engine.errors import AllocationFailedError, ConfigurationError, NotFoundError, UnavailableError
@@ -343,11 +346,14 @@ class PodAllocator:
 
 @asynccontextmanager
 async def open_allocator(
-    settings: Settings, hosts: HostStore, logins: TenantLogins, catalogue: Catalogue
+    settings: Settings, hosts: HostStore, logins: TenantLogins, catalogue: Catalogue, breakers: BreakerStore
 ) -> AsyncIterator[PodAllocator]:
-    """For the worker. Raises ConfigurationError; whether the cluster answers is found out by the first allocation."""
+    """For the worker. Raises ConfigurationError; whether the cluster answers is found out by the first allocation.
+
+    All workers share one circuit breaker: while it is open, allocations find the API unreachable without asking it.
+    """
     secret = load_agent_secret(settings)
-    async with open_api(ClusterAccess.of(settings)) as api:
+    async with open_api(ClusterAccess.of(settings), CircuitBreaker(BREAKER, breakers, BREAKER_RULE)) as api:
         namespaces = TenantNamespaces(api, logins, catalogue, settings, secret)
         warm = PoolClaims(api, hosts, catalogue, namespaces.name)
         yield PodAllocator(api, namespaces, hosts, catalogue, settings, warm)

@@ -13,12 +13,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import urlencode
 
+from engine.breakers import CircuitBreaker
+from engine.contracts.circuits import CircuitRule
 from engine.errors import AllocationFailedError, ConfigurationError, EngineError, NotFoundError, UnavailableError
 from engine.observability.log import get_logger
 from engine.settings import Settings
@@ -33,8 +35,13 @@ THROTTLE_FIRST_SECONDS: Final = 0.2
 THROTTLE_LONGEST_SECONDS: Final = 8.0
 RETRY_AFTER_SECONDS_MAX: Final = 60.0
 CONNECT_SECONDS: Final = 5.0
+BREAKER: Final = "kubernetes_api"
+BREAKER_RULE: Final = CircuitRule(failure_threshold=3, timeout_ms=5_000)
+"""An API server that starts again is back within seconds, and agents wait for their pods meanwhile."""
+
 MESSAGE_LENGTH_MAX: Final = 500
 JSON: Final = "application/json"
+ANYTHING: Final = "*/*"
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 IN_CLUSTER_VARIABLE: Final = "KUBERNETES_SERVICE_HOST"
@@ -51,6 +58,10 @@ class QuotaExceededError(EngineError):
 
     code = "QUOTA_EXCEEDED"
     transient = True
+
+
+class NotAnsweringError(UnavailableError):
+    """The API server does not answer, or fails: what its circuit breaker counts."""
 
 
 class ThrottledError(UnavailableError):
@@ -105,6 +116,7 @@ SECRETS: Final = Kind("api/v1", "secrets")
 RESOURCE_QUOTAS: Final = Kind("api/v1", "resourcequotas")
 LIMIT_RANGES: Final = Kind("api/v1", "limitranges")
 EVENTS: Final = Kind("api/v1", "events")
+JOBS: Final = Kind("apis/batch/v1", "jobs")
 NETWORK_POLICIES: Final = Kind("apis/networking.k8s.io/v1", "networkpolicies")
 
 
@@ -137,9 +149,10 @@ class ClusterAccess:
 class KubernetesApi:
     """One connection pool to one API server. Made by `open_api`."""
 
-    def __init__(self, client: Any, access: ClusterAccess) -> None:
+    def __init__(self, client: Any, access: ClusterAccess, breaker: CircuitBreaker | None = None) -> None:
         self._client = client
         self._access = access
+        self._breaker = breaker
         self._slots = asyncio.Semaphore(access.requests_max)
         self.calls: Counter[str] = Counter()
         """Requests sent, repetitions included, by method and kind: `POST pods`."""
@@ -197,6 +210,13 @@ class KubernetesApi:
         """A merge patch. With `metadata.resourceVersion` in it, ConflictError when that is not the present one."""
         return await self.request("PATCH", kind, kind.path(namespace, name), body=change, content_type=MERGE_PATCH)
 
+    async def log_head(self, namespace: str, pod: str, container: str, limit_bytes: int) -> bytes:
+        """What a container has printed, from its beginning. Raises NotFoundError, RefusedError (it has not started),
+        UnavailableError."""
+        path = PODS.path(namespace, pod, "log")
+        query = {"container": container, "limitBytes": str(limit_bytes)}
+        return await self._exchange("GET", PODS, path, query, None, JSON, self._access.request_seconds, ANYTHING)
+
     async def watch(
         self,
         kind: Kind,
@@ -248,7 +268,10 @@ class KubernetesApi:
         delay_seconds = THROTTLE_FIRST_SECONDS
         while True:
             try:
-                return await self._once(method, kind, path, query or {}, body, content_type, ends - time.monotonic())
+                async with self._guarded():
+                    return await self._once(
+                        method, kind, path, query or {}, body, content_type, ends - time.monotonic()
+                    )
             except ThrottledError as error:
                 wanted = max(delay_seconds, error.retry_after_seconds)
                 pause_seconds = wanted * random.uniform(1.0, 1.25)  # noqa: S311 - spreads retries, guards nothing
@@ -256,6 +279,10 @@ class KubernetesApi:
                     raise
                 await asyncio.sleep(pause_seconds)
                 delay_seconds = min(delay_seconds * 2, THROTTLE_LONGEST_SECONDS)
+
+    def _guarded(self) -> AbstractAsyncContextManager[None]:
+        """Raises CircuitOpenError while the breaker is open. A server that asks for less, or refuses, does answer."""
+        return contextlib.nullcontext() if self._breaker is None else self._breaker.guard((NotAnsweringError,))
 
     async def _once(
         self,
@@ -267,14 +294,27 @@ class KubernetesApi:
         content_type: str,
         seconds: float,
     ) -> Document:
+        return _document(await self._exchange(method, kind, path, query, body, content_type, seconds))
+
+    async def _exchange(
+        self,
+        method: str,
+        kind: Kind,
+        path: str,
+        query: Mapping[str, str],
+        body: Document | None,
+        content_type: str,
+        seconds: float,
+        accept: str = JSON,
+    ) -> bytes:
         with _answering("the Kubernetes API does not answer"):
             async with asyncio.timeout(seconds), self._slots:
                 self.calls[f"{method} {kind.plural}"] += 1
-                response = await self._send(method, path, query, body, content_type, seconds)
-                data = await response.read()
+                response = await self._send(method, path, query, body, content_type, seconds, accept)
+                data: bytes = await response.read()
         if response.status >= 300:
             raise _error_of(response.status, response.headers, data)
-        return _document(data)
+        return data
 
     async def _send(
         self,
@@ -284,10 +324,11 @@ class KubernetesApi:
         body: Document | None,
         content_type: str,
         silence_seconds: float,
+        accept: str = JSON,
     ) -> Any:
         import aiohttp  # comes with the client
 
-        headers = {"Accept": JSON, "Content-Type": content_type}
+        headers = {"Accept": accept, "Content-Type": content_type}
         await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         chosen = {name: value for name, value in query.items() if value}
         url = self._client.configuration.host + path + (f"?{urlencode(chosen)}" if chosen else "")
@@ -296,7 +337,7 @@ class KubernetesApi:
 
 
 @asynccontextmanager
-async def open_api(access: ClusterAccess) -> AsyncIterator[KubernetesApi]:
+async def open_api(access: ClusterAccess, breaker: CircuitBreaker | None = None) -> AsyncIterator[KubernetesApi]:
     """Logs in on first use, not here: a server that is down is found out by the first call.
 
     Raises ConfigurationError for a kubeconfig that cannot be read.
@@ -317,10 +358,10 @@ async def open_api(access: ClusterAccess) -> AsyncIterator[KubernetesApi]:
         raise ConfigurationError(
             f"no access to a Kubernetes cluster: {error}; set ORCHESTRATOR_KUBERNETES_KUBECONFIG, or run in a pod"
         ) from error
-    configuration.retries = False
+    configuration.retries = None  # not 0 or False: the client then repeats without an end, past deadline and breaker
     configuration.connection_pool_maxsize = 0  # `requests_max` limits calls; watches hold connections of their own
     connection = client.ApiClient(configuration)
-    api = KubernetesApi(connection, access)
+    api = KubernetesApi(connection, access, breaker)
     try:
         yield api
     finally:
@@ -336,7 +377,7 @@ def _answering(complaint: str) -> Iterator[None]:
     try:
         yield
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
-        raise UnavailableError(f"{complaint}: {_said(error)}") from error
+        raise NotAnsweringError(f"{complaint}: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:
@@ -392,5 +433,5 @@ def _status_error(status: int, reason: str, message: str, retry_after_seconds: f
     if status == 429:
         return ThrottledError(f"the Kubernetes API is throttling: {message}", retry_after_seconds=retry_after_seconds)
     if status >= 500:
-        return UnavailableError(f"the Kubernetes API failed ({status}): {message}")
+        return NotAnsweringError(f"the Kubernetes API failed ({status}): {message}")
     return RefusedError(message)

@@ -23,6 +23,7 @@ from engine.agents.kubernetes.client import (
     ConflictError,
     open_api,
 )
+from engine.breakers import LocalBreakers
 from engine.contracts.capacity import MICROS
 from engine.contracts.catalogue import AgentType, Catalogue
 from engine.contracts.kernel import BindRequest, KernelRole
@@ -530,7 +531,7 @@ async def test_the_worker_s_allocator_logs_in_with_the_engine_s_own_secret(
 ) -> None:
     settings = cluster_settings(control_plane.kubeconfig, data_dir=tmp_path)
     logins, hosts = Logins(), FakeHosts()
-    async with open_allocator(settings, hosts, logins, CATALOGUE) as allocator:
+    async with open_allocator(settings, hosts, logins, CATALOGUE, LocalBreakers()) as allocator:
         roles = {"worker": KernelRole(type="coder", count=1)}
         request = BindRequest(tenant="t-worker", execution_id="e", roles=roles, wait_seconds=0.1)
         assert (await allocator.bind(request)).missing == ("worker-1",)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.agents.kubernetes.client import ClusterAccess, KubernetesApi, open_api
+from engine.breakers import CircuitBreaker
 
 
 @dataclass
@@ -58,7 +59,7 @@ class ScriptedServer:
 
 @asynccontextmanager
 async def scripted(
-    directory: Path, *answers: Answer, request_seconds: float = 3.0
+    directory: Path, *answers: Answer, request_seconds: float = 3.0, breaker: CircuitBreaker | None = None
 ) -> AsyncIterator[tuple[KubernetesApi, ScriptedServer]]:
     script = ScriptedServer(*answers)
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
@@ -72,7 +73,7 @@ async def scripted(
     file = directory / "kubeconfig"
     file.write_text(json.dumps(document))
     try:
-        async with open_api(ClusterAccess(file, request_seconds=request_seconds)) as api:
+        async with open_api(ClusterAccess(file, request_seconds=request_seconds), breaker) as api:
             yield api, script
     finally:
         server.close()

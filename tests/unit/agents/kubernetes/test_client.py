@@ -7,15 +7,20 @@ from typing import Any
 import pytest
 
 from engine.agents.kubernetes.client import (
+    BREAKER,
+    BREAKER_RULE,
     PODS,
     ConflictError,
     GoneError,
+    NotAnsweringError,
     ObjectExistsError,
     QuotaExceededError,
     RefusedError,
     ThrottledError,
 )
-from engine.errors import ConfigurationError, NotFoundError, UnavailableError
+from engine.breakers import CircuitBreaker, LocalBreakers
+from engine.contracts.circuits import CircuitState
+from engine.errors import CircuitOpenError, ConfigurationError, NotFoundError, UnavailableError
 from tests.unit.agents.kubernetes.api_server import Answer, failure, scripted
 
 POD = {"metadata": {"name": "p"}}
@@ -36,11 +41,11 @@ POD = {"metadata": {"name": "p"}}
         (failure(409, "Conflict"), ConflictError),
         (failure(410, "Expired"), GoneError),
         (failure(422, "Invalid"), RefusedError),
-        (failure(500, "InternalError"), UnavailableError),
-        (failure(503, "ServiceUnavailable"), UnavailableError),
+        (failure(500, "InternalError"), NotAnsweringError),
+        (failure(503, "ServiceUnavailable"), NotAnsweringError),
         (Answer(200, b"<html>a proxy</html>"), UnavailableError),
         (Answer(200, b"[]"), UnavailableError),
-        (Answer(502, b"<html>bad gateway</html>"), UnavailableError),
+        (Answer(502, b"<html>bad gateway</html>"), NotAnsweringError),
     ],
 )
 async def test_each_answer_is_an_error_that_says_whether_it_may_pass(
@@ -78,6 +83,36 @@ async def test_a_server_that_says_nothing_is_given_up_at_the_deadline(tmp_path: 
         with pytest.raises(UnavailableError, match="does not answer"):
             await api.get(PODS, "n", "p")
         assert time.monotonic() - began < 2.0
+
+
+async def test_a_server_that_fails_three_times_is_left_alone_until_its_breaker_lets_one_call_try(
+    tmp_path: Path,
+) -> None:
+    now = 100.0
+    breaker = CircuitBreaker(BREAKER, LocalBreakers(lambda: now), BREAKER_RULE, clock=lambda: now)
+    broken = [failure(500, "InternalError"), failure(503, "ServiceUnavailable"), failure(502, "BadGateway")]
+    async with scripted(tmp_path, *broken, Answer(200, POD), breaker=breaker) as (api, script):
+        for _ in broken:
+            with pytest.raises(NotAnsweringError):
+                await api.get(PODS, "n", "p")
+        with pytest.raises(CircuitOpenError, match=BREAKER):
+            await api.get(PODS, "n", "p")
+        assert len(script.requests) == 3
+        now += BREAKER_RULE.timeout_ms / 1000
+        assert await api.get(PODS, "n", "p") == POD
+        assert breaker.state is CircuitState.CLOSED
+
+
+async def test_a_server_that_refuses_or_asks_for_less_does_answer(tmp_path: Path) -> None:
+    breaker = CircuitBreaker(BREAKER, LocalBreakers(), BREAKER_RULE)
+    refusals = [failure(403, "Forbidden", "error looking up service account a/default")] * 4
+    throttled = [failure(429, "TooManyRequests", Retry_After="30")] * 4
+    async with scripted(tmp_path, *refusals, *throttled, breaker=breaker) as (api, script):
+        for _ in (*refusals, *throttled):
+            with pytest.raises(UnavailableError):
+                await api.get(PODS, "n", "p")
+        assert len(script.requests) == 8
+        assert breaker.state is CircuitState.CLOSED
 
 
 async def test_a_list_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
