@@ -25,6 +25,7 @@ ALLOWED = {
     "execution.checkpoint": {"admin", "operator"},
     "execution.send_event": {"admin", "operator", "developer"},
     "audit.list": {"admin", "operator"},
+    "breaker.reset": {"admin", "operator"},
     "execution.retry_compensation": {"admin", "operator"},
     "execution.mark_compensation_done": {"admin", "operator"},
     "pattern.register": {"admin", "developer"},
@@ -52,7 +53,7 @@ PATTERN = {
 
 def path_of(route: Route, **ids: str) -> str:
     known = {"workflow_id": str(uuid4()), "execution_id": str(uuid4()), "task_id": "a", "name": "supervisor"}
-    known |= {"letter_id": "1-0", "hook_id": str(uuid4()), "host_id": "a-host"} | ids
+    known |= {"letter_id": "1-0", "hook_id": str(uuid4()), "host_id": "a-host", "service": "agent:coder"} | ids
     return "/api/v1" + route.path.format(**known)
 
 
