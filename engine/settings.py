@@ -205,6 +205,13 @@ class Settings(BaseSettings):
     hooks_kubernetes_secret: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
     """The Kubernetes Secret in each tenant's namespace whose keys are ids of secrets; none is asked for when absent."""
 
+    hooks_job_image: str | None = Field(None, min_length=1, max_length=500)
+    """Where there is no sandbox, commands that run code run in it, each as a Kubernetes Job; refused without."""
+    hooks_job_namespace: str = Field("orchestrator-hooks", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    hooks_job_volume_claim: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")
+    """The volume of `hooks_work_dir`, by its claim in that namespace; Jobs have an empty directory when absent."""
+    hooks_job_cpu_cores: float = Field(1.0, gt=0, le=64)
+
     # Retention
     retention_days: float = Field(30.0, ge=1)
     """A closed execution is deleted with everything of it so long after its end."""

@@ -88,11 +88,12 @@ class Guardian:
         if hook.circuit.state is CircuitState.OPEN:
             await self._deliveries.skipped(request.tenant, [hook.hook_id])
             return _failed(hook, "it is switched off after repeated failures")
-        context = _context(request, guarded, hook, given)
+        run_id = uuid5(NAMESPACE_OID, f"{request.tenant}/{request.execution_id}/{request.errand.key}/{hook.hook_id}")
+        context = _context(request, guarded, hook, given).model_copy(update={"run_key": str(run_id)})
         outcome, runs = await run_hook(self._actions, hook, context, self._slots)
         run = record_of(
             hook,
-            uuid5(NAMESPACE_OID, f"{request.tenant}/{request.execution_id}/{request.errand.key}/{hook.hook_id}"),
+            run_id,
             outcome,
             runs,
             execution_id=UUID(request.execution_id),

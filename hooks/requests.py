@@ -79,6 +79,7 @@ class RequestDesk:
             raise HookExecutionFailedError("hooks are switched off", reason="SWITCHED_OFF")
         hook = await self._store.get(tenant, UUID(request["hook_id"]))
         context = simulated_context(tenant, hook, request.get("context") or {})
+        context = context.model_copy(update={"run_key": f"request/{request['request_id']}"})
         once = hook.model_copy(update={"retry_policy": None})
         async with self._slots:
             # Waiting for a slot may have taken long.
@@ -105,7 +106,7 @@ def _check_time(deadline_ms: int) -> None:
 
 def simulated_context(tenant: str, hook: HookDetail, given: dict[str, Any]) -> HookContext:
     """The fields of a context as the caller gave them, and the others as values; none that say whose it is."""
-    own = {"tenant", "trigger", "hook_id", "hook_name", "values", "work_dir"}
+    own = {"tenant", "trigger", "hook_id", "hook_name", "values", "work_dir", "run_key"}
     fields = {name: given[name] for name in HookContext.model_fields if name in given and name not in own}
     values = {name: value for name, value in given.items() if name not in HookContext.model_fields}
     return HookContext.model_validate(

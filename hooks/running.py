@@ -53,7 +53,7 @@ async def run_hook(
     while True:
         runs += 1
         async with slots:
-            outcome = await _run_once(actions, hook, context)
+            outcome = await _run_once(actions, hook, _numbered(context, runs))
         delay = None
         if outcome.status != "completed" and outcome.retryable and hook.retry_policy is not None:
             delay = hook.retry_policy.delay_seconds(runs)
@@ -62,6 +62,11 @@ async def run_hook(
             return outcome.model_copy(update={"duration_ms": spent_ms}), runs
         log.info("hook.retry", hook_id=str(hook.hook_id), error_code=outcome.error_code, delay_seconds=delay)
         await rest(delay)
+
+
+def _numbered(context: HookContext, run: int) -> HookContext:
+    """Each repetition is a run of its own; whoever takes over from a worker that died begins with the first again."""
+    return context if context.run_key is None else context.model_copy(update={"run_key": f"{context.run_key}/{run}"})
 
 
 async def _run_once(actions: Actions, hook: HookConfig, context: HookContext) -> ActionOutcome:

@@ -217,6 +217,7 @@ class HookWorker:
                 skipped.append(hook_id)
             else:
                 context = context_of(tenant, entry, hook, result, values)
+                context = context.model_copy(update={"run_key": str(run_id)})
                 outcome, runs = await self._run(hook, context)
                 execution_id = UUID(entry.execution_id)
                 run = record_of(

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from engine.contracts.hook_actions import HookAction
 from engine.errors import EngineError, InvalidHookActionError
 from engine.settings import Settings
 from hooks.actions import http
 from hooks.actions.context import HookContext
+from hooks.actions.jobs import HookJobs, ended_of, job_of
 from hooks.actions.outcome import ActionOutcome
 from hooks.actions.paths import check_inside, refuse_links_outwards, relative_to_work_dir, resolve_work_dir
 from hooks.actions.placeholders import check_placeholders, fill, has_placeholder, secret_ids
@@ -30,7 +32,7 @@ from hooks.actions.tables.grammar import Argument, CommandTable, Grammar, Kind, 
 from hooks.actions.words import check_text, split_words
 from hooks.sandbox.launch import Sandbox
 from hooks.sandbox.probe import SandboxProbe
-from hooks.sandbox.spec import Command, Limits
+from hooks.sandbox.spec import WORK_INSIDE, Command, Ended, Limits
 from hooks.secrets import SecretStore, SecretValues
 
 TABLES: Final[Mapping[str, CommandTable]] = {
@@ -115,11 +117,13 @@ class CommandRunner:
         *,
         probe: SandboxProbe | None = None,
         resolve: http.Resolve = http.resolve_by_system,
+        jobs: HookJobs | None = None,
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._probe = probe or SandboxProbe(settings.hooks_sandbox)
         self._resolve = resolve
+        self._jobs = jobs
 
     async def run(self, checked: CheckedCommand, context: HookContext, timeout_seconds: float) -> ActionOutcome:
         """Never raises but on cancellation; then nothing of the command is left."""
@@ -134,6 +138,9 @@ class CommandRunner:
                 )
             if checked.request is not None:
                 return await self._run_curl(checked.request, context, values, sandbox, timeout_seconds)
+            if self._jobs is not None and checked.table.runs_code and not sandbox.isolates:
+                job = await self._run_job(self._jobs, checked, context, values, timeout_seconds)
+                return from_ended(job, checked.program, values)
             command = await self._command(checked, context, values, sandbox, timeout_seconds)
             ended = await sandbox.run(command)
             return from_ended(ended, checked.program, values)
@@ -156,13 +163,41 @@ class CommandRunner:
                 "action.command",
                 f"{checked.program} runs code, and there is no sandbox here",
                 "make user namespaces or bubblewrap available, or let the operator set "
-                "ORCHESTRATOR_HOOKS_UNSANDBOXED_CODE",
+                "ORCHESTRATOR_HOOKS_JOB_IMAGE (each runs as a Kubernetes Job) or ORCHESTRATOR_HOOKS_UNSANDBOXED_CODE",
             )
-        work_dir, arguments, masks = await asyncio.to_thread(_prepare, checked, context, sandbox.isolates)
+        return await self._filled(checked, program, context, values, sandbox.isolates, timeout)
+
+    async def _run_job(
+        self, jobs: HookJobs, checked: CheckedCommand, context: HookContext, values: SecretValues, timeout: float
+    ) -> Ended:
+        """In a container there is nothing but the working directory, so that links lead nowhere else."""
+        command = await self._filled(checked, Path(checked.program), context, values, True, timeout)
+        found = await asyncio.to_thread(os.stat, command.work_dir or os.curdir)
+        job = job_of(
+            command,
+            tenant=context.tenant,
+            key=context.run_key or uuid4().hex,
+            hook=str(context.hook_id or ""),
+            secrets={name: values[secret] for name, secret in checked.secrets.items()},
+            work_inside=WORK_INSIDE,
+            owner=(found.st_uid, found.st_gid),
+        )
+        return ended_of(await jobs.run(job))
+
+    async def _filled(
+        self,
+        checked: CheckedCommand,
+        program: Path,
+        context: HookContext,
+        values: SecretValues,
+        isolated: bool,
+        timeout: float,
+    ) -> Command:
+        work_dir, arguments, masks = await asyncio.to_thread(_prepare, checked, context, isolated)
         plugins = self._settings.hooks_pytest_plugins if checked.table is pytest.TABLE else ()
         forced = [argument for plugin in plugins for argument in ("-p", plugin)]
         environment = {**BASE_ENVIRONMENT, **checked.table.environment}
-        if not sandbox.isolates and checked.table is ruff.TABLE:
+        if not isolated and checked.table is ruff.TABLE:
             # A configuration of the working directory could name files outside of it.
             forced.append("--isolated")
         subcommand = [checked.parsed.subcommand] if checked.parsed.subcommand else []

@@ -41,3 +41,5 @@ class HookContext(Model):
     """What a simulated context of `hooks.execute` has besides."""
     work_dir: Path | None = None
     """The tenant's working directory: the only place that a command can write to."""
+    run_key: str | None = None
+    """The same for everybody who does this very run again; nothing of the event, so no placeholder has it."""

@@ -17,7 +17,7 @@ PLACEHOLDER: Final = re.compile(r"\{(?:(secret):([a-z0-9][a-z0-9_-]{0,62})|([a-z
 NESTED: Final = frozenset({"input", "result", "values"})
 """Fields that have parts."""
 
-SCALARS: Final = frozenset(HookContext.model_fields) - NESTED - {"work_dir"}
+SCALARS: Final = frozenset(HookContext.model_fields) - NESTED - {"work_dir", "run_key"}
 NAMES: Final = tuple(sorted(SCALARS | NESTED))
 VALUE_LENGTH_MAX: Final = 8 * 1024
 

@@ -9,6 +9,7 @@ from engine.settings import Settings
 from hooks.actions.command import CommandRunner, check_command
 from hooks.actions.context import HookContext
 from hooks.actions.functions import FunctionRegistry
+from hooks.actions.jobs import HookJobs
 from hooks.actions.outcome import ActionOutcome
 from hooks.actions.results import refusal_outcome
 from hooks.secrets import SecretSource, SecretStore, SecretValues
@@ -24,10 +25,11 @@ class HookActions:
         commands: CommandRunner | None = None,
         functions: FunctionRegistry | None = None,
         secret_sources: Sequence[SecretSource] = (),
+        jobs: HookJobs | None = None,
     ) -> None:
         secrets = SecretStore.from_settings(settings, *secret_sources)
         self._settings = settings
-        self._commands = commands or CommandRunner(settings, secrets)
+        self._commands = commands or CommandRunner(settings, secrets, jobs=jobs)
         self.functions = functions or FunctionRegistry(settings, secrets)
 
     def check(self, action: HookAction) -> None:

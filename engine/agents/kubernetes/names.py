@@ -17,6 +17,7 @@ MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 COMPONENT: Final = "app.kubernetes.io/component"
 MANAGER: Final = "orchestrator"
 AGENT_COMPONENT: Final = "agent"
+HOOK_COMPONENT: Final = "hook-job"
 
 OWNER: Final = f"{DOMAIN}/owner"
 """Which deployment of the engine made it: several may share a cluster."""
@@ -25,6 +26,7 @@ EXECUTION: Final = f"{DOMAIN}/execution"
 ROLE: Final = f"{DOMAIN}/role"
 AGENT: Final = f"{DOMAIN}/agent"
 TYPE: Final = f"{DOMAIN}/type"
+HOOK: Final = f"{DOMAIN}/hook"
 POOL: Final = f"{DOMAIN}/pool"
 """On pods that wait in a pool: the agent type's label value. Without an execution's labels until one claims it."""
 
@@ -80,6 +82,11 @@ def pool_pod_name(owner: str, tenant: str, agent_type: str, number: int) -> str:
 def object_name(prefix: str, subject: str) -> str:
     """Of another object that is about something with a name of its own."""
     return f"{prefix}-{_slug(subject, 20) or 'x'}-{_digest(subject)}"
+
+
+def hook_job_name(owner: str, tenant: str, key: str) -> str:
+    """Of the Job that is one run of a hook. All of it is a hash: keys are nothing that people read."""
+    return f"hook-{_digest(_joined(owner, tenant, key), 32)}"
 
 
 def host_id(pod: str, uid: str) -> str:

@@ -155,7 +155,7 @@ def _pod(
     if command is None and agent_type.entry != "container" and defaults.command:
         command = defaults.command
     if command is not None:
-        container["command"] = [_literal(part) for part in command]
+        container["command"] = [literal(part) for part in command]
     spec: Document = {
         "containers": [container],
         "restartPolicy": "Never",
@@ -202,7 +202,7 @@ def _environment(
     ]
     theirs = {name: value for name, value in agent_type.environment.items() if not name.startswith(_VARIABLE)}
     given = [item for item in given if item["name"] not in theirs]
-    given += [{"name": name, "value": _literal(value)} for name, value in sorted(theirs.items())]
+    given += [{"name": name, "value": literal(value)} for name, value in sorted(theirs.items())]
     for name, reference in sorted(agent_type.kubernetes.secrets.items()):
         key = {"name": reference.secret, "key": reference.key, "optional": reference.optional}
         given.append({"name": name, "valueFrom": {"secretKeyRef": key}})
@@ -227,14 +227,14 @@ def _environment(
     ]
     if agent_type.entry != "container":
         given.append({"name": f"{_VARIABLE}ENTRY", "value": agent_type.entry})
-    return given + [{"name": _VARIABLE + name, "value": _literal(value)} for name, value in engines.items()]
+    return given + [{"name": _VARIABLE + name, "value": literal(value)} for name, value in engines.items()]
 
 
 def _grace_seconds(settings: PodSettings, defaults: PodDefaults) -> int:
     return defaults.grace_seconds if settings.grace_seconds is None else settings.grace_seconds
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Kubernetes replaces `$(NAME)` in values and commands; what the operator wrote is meant as it stands."""
     return text.replace("$", "$$")
 
