@@ -1,8 +1,11 @@
 """What tests take of the cluster. They are skipped where there can be none, unless it is required."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
+from uuid import uuid4
 
 import pytest
 
@@ -34,21 +37,24 @@ async def cluster_program() -> Path:
     return await program.build()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def control_plane(cluster_program: Path, server_directory: Path) -> AsyncIterator[ControlPlane]:
     """etcd, API server, controllers and scheduler: `kubeconfig`, `url`, `certificate_authority`, `token`, `client()`.
 
-    Shared by the session's tests, which stay apart by namespaces. Its nodes are those that tests add.
+    Shared by a module's tests, which stay apart by namespaces. Its nodes are those that tests add: pods that other
+    modules leave would find room on them.
     """
-    control_plane = ControlPlane(server_directory / "kubernetes")
+    directory = server_directory / f"kubernetes-{uuid4().hex[:8]}"
+    control_plane = ControlPlane(directory)
     try:
         await control_plane.start()
         yield control_plane
     finally:
         await control_plane.stop()
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def kwok(control_plane: ControlPlane) -> AsyncIterator[Kwok]:
     """Plays the kubelets of the nodes that are added to it. Most tests want `kwok_nodes`."""
     kwok = Kwok(control_plane)

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,6 +66,11 @@ async def ended_well(caller: Caller, execution_id: str) -> None:
     await asyncio.to_thread(caller.until_completed, execution_id)
 
 
+async def logs_its_work(client: ApiClient, pod: dict[str, Any]) -> bool:
+    status, log = await client.request("GET", f"{path_of(pod)}/log")
+    return status == 200 and "working on t" in log
+
+
 async def test_each_agent_works_in_a_container_of_its_own(
     engine: RunningEngine, caller: Caller, control_plane: ControlPlane
 ) -> None:
@@ -84,9 +90,7 @@ async def test_each_agent_works_in_a_container_of_its_own(
         assert container["securityContext"]["readOnlyRootFilesystem"]
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert pod["metadata"]["labels"][names.EXECUTION] == execution_id
-        status, log = await client.request("GET", f"{path_of(pod)}/log")
-        assert status == 200
-        assert "working on t" in log
+        await eventually(partial(logs_its_work, client, pod), "its log is there")
     await ended_well(caller, execution_id)
     found = await asyncio.to_thread(
         lambda: caller.rest("GET", f"/executions/{execution_id}/tasks").json()["items"]
