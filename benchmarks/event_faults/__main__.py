@@ -52,7 +52,7 @@ class Arena:
         self.kills = {"bridge": 0, "producer": 0, "valkey": 0}
 
     async def run(self) -> Outcome:
-        await self._valkey.start()
+        await self._start_valkey()
         await self._postgres.start()
         try:
             connection = await asyncpg.connect(self._postgres.url)
@@ -71,6 +71,13 @@ class Arena:
             await self._valkey.stop()
             await self._postgres.stop()
         return outcome
+
+    async def _start_valkey(self) -> None:
+        """Agents keep what they have reported until it is consumed, since a server may lose its last second. These
+        producers do not: so their server keeps what it has acknowledged."""
+        await self._valkey.start()
+        async with Redis.from_url(self._valkey.url) as client:
+            await client.config_set("appendfsync", "always")
 
     async def _prepare(self, connection: Any) -> None:
         await connection.execute(SCHEMA)
@@ -143,7 +150,7 @@ class Arena:
             os.kill(pid, signal.SIGKILL)
             await self._valkey.stop()
             self._valkey = ValkeyServer(self._directory / "valkey", port)
-            await self._valkey.start()
+            await self._start_valkey()
         else:
             alive = [name for name in self._children if name.startswith(kind) and name not in self._finished]
             if not alive:
