@@ -92,7 +92,7 @@ def task_failures(history: WorkflowHistory) -> list[str]:
 
 async def test_a_large_plan_is_stored_once_and_every_run_is_small(bench: Bench) -> None:
     document = definition(*wide(3_000, input={"duration_ms": 5}), agents=8)
-    first = await bench.start(document, history_events_max=15)
+    first = await bench.start(document, history_events_max=8)
     second = await bench.start(document)
     await until_over(bench, first)
     await until_over(bench, second)

@@ -196,7 +196,7 @@ async def test_a_node_that_is_restarted_loses_nothing_and_the_bridge_goes_on(
         for crossing in crossings:
             execution_id = crossing.execution(number % PARTITIONS)
             told[execution_id] = await _reported(crossing, execution_id)
-    await until(lambda: all(first.launcher.batches(execution_id) for execution_id in told), 30)
+    await until(lambda: all(first.launcher.batches(execution_id) for execution_id in told), 90)
     for execution_id, entry_id in told.items():
         assert {batch.entry_id for batch in first.launcher.batches(execution_id)} == {entry_id}
 
