@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import Any, Final
@@ -15,10 +15,13 @@ from urllib.parse import urlsplit
 
 from engine.errors import ConfigurationError
 from engine.observability.readiness import Probe, Readiness
+from engine.redis_addresses import addresses
 from engine.settings import Settings
 
 CONNECTIONS_MAX: Final = 64
 STOP_SECONDS_MAX: Final = 3.0
+CONNECT_SECONDS: Final = 1.5
+"""Less than a probe has: a node that does not answer at all must not hide the others of its cluster."""
 
 
 async def probed(settings: Settings, role: Callable[[], Awaitable[None]]) -> None:
@@ -105,20 +108,30 @@ def _status(ok: bool) -> HTTPStatus:
 
 def _server_probes(settings: Settings) -> Iterator[Probe]:
     """Whether they take connections; the role itself, which ends when they do not do what they should, knows more."""
-    for server, address, port in (
-        ("postgresql", settings.database_url.get_secret_value(), 5432),
-        ("redis", settings.redis_url.get_secret_value(), 6379),
-        ("temporal", f"//{settings.temporal_address}", 7233),
-    ):
-        parts = urlsplit(address)
-        yield Probe(server, _connects(parts.hostname or "", parts.port or port))
+    yield Probe("postgresql", _connects([_address(settings.database_url.get_secret_value(), 5432)]))
+    yield Probe("redis", _connects(addresses(settings.redis_url.get_secret_value())))
+    yield Probe("temporal", _connects([_address(f"//{settings.temporal_address}", 7233)]))
 
 
-def _connects(host: str, port: int) -> Callable[[], Awaitable[None]]:
+def _address(url: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or port
+
+
+def _connects(nodes: Sequence[tuple[str, int]]) -> Callable[[], Awaitable[None]]:
+    """To one of them at least: a cluster goes on without one of its nodes, and so does who uses it."""
+
     async def connect() -> None:
-        _, writer = await asyncio.open_connection(host, port)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        answers = await asyncio.gather(*(_connect(host, port) for host, port in nodes), return_exceptions=True)
+        failures = [answer for answer in answers if answer is not None]
+        if len(failures) == len(nodes):
+            raise failures[0]
 
     return connect
+
+
+async def _connect(host: str, port: int) -> None:
+    _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), CONNECT_SECONDS)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

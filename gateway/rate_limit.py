@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import structlog
 from limits import RateLimitItemPerMinute
-from limits.aio.storage import RedisStorage
+from limits.aio.storage import RedisClusterStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from limits.errors import StorageError
 
+from engine.redis_addresses import is_cluster
 from engine.settings import Settings
 
 TIMEOUT_SECONDS: Final = 0.25
 REST_AFTER_FAILURE_SECONDS: Final = 5.0
+KEY_PREFIX: Final = "orc:limits"
 
 
 class NoRateLimit:
@@ -58,18 +60,36 @@ class AddressRateLimit:
         return max(1.0, window.reset_time - time.time())
 
 
-def rate_limit_of(settings: Settings, connection_pool: Any) -> AddressRateLimit | NoRateLimit:
-    """`connection_pool` is the process's own Redis client's, which closes it."""
+def rate_limit_of(settings: Settings, redis: Any) -> AddressRateLimit | NoRateLimit:
+    """`redis` is the process's own client, which closes it."""
     if settings.requests_per_minute == 0:
         return NoRateLimit()
-    storage = RedisStorage(
-        "async+redis://",
-        wrap_exceptions=True,
-        implementation="redispy",
-        key_prefix="orc:limits",
-        connection_pool=connection_pool,
-    )
+    if is_cluster(settings.redis_url.get_secret_value()):
+        storage: RedisStorage = _OnCluster(redis)
+    else:
+        storage = RedisStorage(
+            "async+redis://",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix=KEY_PREFIX,
+            connection_pool=redis.connection_pool,
+        )
     return AddressRateLimit(storage, settings.requests_per_minute, exempt_loopback=settings.rate_limit_exempt_loopback)
+
+
+class _OnCluster(RedisClusterStorage):
+    """With a client that there is, where the library would make one of its own that nobody closes."""
+
+    def __init__(self, redis: Any) -> None:
+        self._client = redis
+        super().__init__(
+            "async+redis+cluster://", wrap_exceptions=True, implementation="redispy", key_prefix=KEY_PREFIX
+        )
+
+    def configure_bridge(self) -> None:
+        bridge: Any = self.bridge
+        bridge.storage = self._client
+        bridge.connection_getter = lambda _: self._client
 
 
 def _is_loopback(address: str) -> bool:

@@ -8,46 +8,35 @@ uses the client need not know which of the two it is.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode, ClusterPubSub, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.exceptions import RedisClusterException
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, RedisError, SlotNotCoveredError
 
-from engine.errors import ConfigurationError
+from engine.redis_addresses import addresses, cluster_login
 
-SCHEMES: Final = ("redis-cluster", "rediss-cluster")
-PORT_DEFAULT: Final = 6379
 POLL_SECONDS: Final = 0.01
 """Between two looks at streams of several slots: one server would wait, several cannot be waited for at once."""
 POLL_MAX_SECONDS: Final = 0.05
 
+_OUTAGES: Final = ("Redis Cluster cannot be connected", "All slots are not covered", "startup_nodes could not agree")
 _STREAMS: Final = ("XREAD", "XREADGROUP")
 _CALLS: Final = ("FCALL", "FCALL_RO")
 
 
-def is_cluster(url: str) -> bool:
-    return urlsplit(url).scheme in SCHEMES
-
-
 def connect_cluster(url: str, *, retry: Retry, **options: Any) -> Redis:
-    """`redis-cluster://[user:password@]host:port[,host:port...]`: some of its nodes are enough."""
-    parts = urlsplit(url)
-    login, _, addresses = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
-    nodes = [_node(address) for address in addresses.split(",") if address]
-    if not nodes:
-        raise ConfigurationError("REDIS_URL names no node of the cluster")
-    if parts.path.strip("/") not in ("", "0") or parse_qsl(parts.query):
-        raise ConfigurationError("REDIS_URL of a cluster has neither a database nor options")
+    """Some of its nodes are enough. Raises ConfigurationError."""
+    user, password = cluster_login(url)
     client = ClusterClient(
-        startup_nodes=nodes,
-        username=unquote(user) or None,
-        password=unquote(password) or None,
-        ssl=parts.scheme == "rediss-cluster",
+        startup_nodes=[ClusterNode(host, port) for host, port in addresses(url)],
+        username=user,
+        password=password,
+        ssl=url.startswith("rediss"),
         retry=retry,
         **options,
     )
@@ -55,14 +44,37 @@ def connect_cluster(url: str, *, retry: Retry, **options: Any) -> Redis:
     return cast(Redis, client)
 
 
-def _node(address: str) -> ClusterNode:
-    host, _, port = address.rpartition(":") if ":" in address.rpartition("]")[2] else (address, "", "")
-    if port and not port.isdigit():
-        raise ConfigurationError("REDIS_URL names a node whose port is no number")
-    return ClusterNode(host.strip("[]"), int(port or PORT_DEFAULT))
-
-
 class ClusterClient(RedisCluster):
+    """What the library calls errors of the cluster are no errors of Redis to it. Of those, what an outage brings
+    (no node answers, slots that nobody serves) is raised as the lost connection that it is."""
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> "ClusterClient":
+        with _outages():
+            await super().initialize(*args, **kwargs)
+        return self
+
+    def forget_topology(self) -> None:
+        """Before the next command the nodes are asked who serves which slots."""
+        self._initialize = True
+
+    async def aclose(self) -> None:
+        """The library takes a client whose last command failed for one that has nothing to close."""
+        await super().aclose()
+        if self._lock is None:
+            return
+        async with self._lock:
+            self.forget_topology()
+            nodes = self.nodes_manager
+            for known in (nodes.nodes_cache, nodes.startup_nodes):
+                closing = [task for node in known.values() for task in node._background_tasks]
+                await asyncio.gather(*closing, return_exceptions=True)
+            await asyncio.gather(*nodes._background_tasks, return_exceptions=True)
+            await nodes.aclose()
+            await nodes.aclose("startup_nodes")
+
+    def pubsub(self, *args: Any, **kwargs: Any) -> ClusterPubSub:
+        return _Subscriptions(self, *args, **kwargs)
+
     async def _determine_slot(self, command: str, *args: Any) -> int:
         """The library asks a server which of the arguments are keys: a round trip more for every such command."""
         name = command.upper()
@@ -142,6 +154,7 @@ class ClusterClient(RedisCluster):
             return await super().scan(cursor, match=match, count=count, _type=_type, **kwargs)
         if match is None or "{" not in str(match):
             raise RedisClusterException("keys without a hash tag lie everywhere")
+        await self.initialize()
         node = self.get_node_from_key(str(match))
         found = await super().scan(cursor, match=match, count=count, _type=_type, target_nodes=node)
         cursors, names = found
@@ -149,16 +162,43 @@ class ClusterClient(RedisCluster):
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """Logins are each node's own."""
-        if str(args[0]).upper().startswith("ACL") and "target_nodes" not in kwargs:
-            answers = await super().execute_command(*args, target_nodes=RedisCluster.ALL_NODES, **kwargs)
-            if not isinstance(answers, dict):
-                return answers
-            lists = [answer for answer in answers.values() if isinstance(answer, list)]
-            if not lists:
-                return next(iter(answers.values()))
-            # Who is known everywhere: whoever lacks on one node is made again on all.
-            return [user for user in lists[0] if all(user in other for other in lists[1:])]
-        return await super().execute_command(*args, **kwargs)
+        everywhere = str(args[0]).upper().startswith("ACL") and "target_nodes" not in kwargs
+        if everywhere:
+            kwargs["target_nodes"] = RedisCluster.ALL_NODES
+        with _outages():
+            answers = await super().execute_command(*args, **kwargs)
+        if not everywhere or not isinstance(answers, dict):
+            return answers
+        lists = [answer for answer in answers.values() if isinstance(answer, list)]
+        if not lists:
+            return next(iter(answers.values()))
+        # Who is known everywhere: whoever lacks on one node is made again on all.
+        return [user for user in lists[0] if all(user in other for other in lists[1:])]
+
+
+class _Subscriptions(ClusterPubSub):
+    """The library subscribes at the node that has the first channel's slot, as it last knew of it."""
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            await self.cluster.initialize()
+            return await super().execute_command(*args, **kwargs)
+        except (RedisError, OSError):
+            # Another node may have taken its place.
+            cast(ClusterClient, self.cluster).forget_topology()
+            raise
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    try:
+        yield
+    except SlotNotCoveredError as error:
+        raise RedisConnectionError(str(error)) from error
+    except RedisClusterException as error:
+        if str(error).startswith(_OUTAGES):
+            raise RedisConnectionError(str(error)) from error
+        raise
 
 
 def _options(count: int | None) -> list[Any]:

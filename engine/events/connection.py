@@ -8,7 +8,8 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from engine.events.cluster import connect_cluster, is_cluster
+from engine.events.cluster import connect_cluster
+from engine.redis_addresses import is_cluster
 from engine.settings import Settings
 
 TIMEOUT_SECONDS = 10.0

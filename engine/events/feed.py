@@ -91,7 +91,7 @@ class RedisFeed:
             except (RedisError, OSError) as error:
                 log.warning("feed.lost_connection", error=str(error))
                 await asyncio.sleep(RECONNECT_SECONDS)
-                await self._subscribe_again()
+                await self._begin_anew()
                 continue
             if message is None:
                 if not self._pubsub.subscribed:
@@ -105,6 +105,14 @@ class RedisFeed:
             for queue in self._watchers.get(message["channel"], ()):
                 if not queue.full():
                     queue.put_nowait(nudge)
+
+    async def _begin_anew(self) -> None:
+        """Over another connection: in a cluster, the node of the last one may not come back."""
+        async with self._lock:
+            await self._try(self._pubsub.aclose())  # type: ignore[no-untyped-call]  # the library's own omission
+            self._pubsub = self._redis.pubsub(ignore_subscribe_messages=True)
+            if self._watchers:
+                await self._try(self._pubsub.subscribe(*self._watchers))
 
     async def _subscribe_again(self) -> None:
         """Channels whose subscription failed while Redis was away: the client knows only those that succeeded."""

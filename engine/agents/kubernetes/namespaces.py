@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from engine.agents.credentials import agent_password, agent_url
 from engine.agents.kubernetes import names
@@ -30,12 +29,12 @@ from engine.agents.kubernetes.pods import LOGIN_KEY, LOGIN_SECRET, memory_quanti
 from engine.agents.kubernetes.rights import take_rights
 from engine.contracts.catalogue import Catalogue
 from engine.errors import ConfigurationError, NotFoundError, UnavailableError
+from engine.redis_addresses import addresses
 from engine.settings import Settings
 
 ENSURED_SECONDS: Final = 300.0
 TENANTS_REMEMBERED: Final = 10_000
 DNS_PORT: Final = 53
-REDIS_PORT: Final = 6379
 QUOTA: Final = "agents"
 LIMITS: Final = "agents"
 DEFAULT_DENY: Final = "agents-default-deny"
@@ -215,16 +214,21 @@ def policy_documents(settings: Settings, catalogue: Catalogue) -> list[Document]
 
 
 def _redis_rules(settings: Settings) -> list[Document]:
-    parts = urlsplit((settings.kubernetes_redis_url or settings.redis_url).get_secret_value())
-    networks = list(settings.kubernetes_redis_networks)
-    try:
-        address = ipaddress.ip_address(parts.hostname or "")
-    except ValueError:
-        rules = [_dns()]
-    else:
-        rules = []
-        networks = networks or [f"{address}/{address.max_prefixlen}"]
-    return [_rule(networks, [("TCP", parts.port or REDIS_PORT)]), *rules]
+    """To the addresses that are known: a cluster's nodes that the URL does not name need their networks."""
+    rules: list[Document] = []
+    named = False
+    for host, port in addresses((settings.kubernetes_redis_url or settings.redis_url).get_secret_value()):
+        networks = list(settings.kubernetes_redis_networks)
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            named = True
+        else:
+            networks = networks or [f"{address}/{address.max_prefixlen}"]
+        rule = _rule(networks, [("TCP", port)])
+        if rule not in rules:
+            rules.append(rule)
+    return [*rules, _dns()] if named else rules
 
 
 def _dns() -> Document:

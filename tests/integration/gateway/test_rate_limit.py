@@ -78,8 +78,8 @@ async def test_a_redis_that_refuses_connections_is_no_redis(tenant: str) -> None
 
 async def test_no_limit_is_a_setting(valkey_server: ValkeyServer) -> None:
     async with Redis.from_url(valkey_server.url) as redis:
-        none = rate_limit_of(Settings.model_validate({"requests_per_minute": 0}), redis.connection_pool)
+        none = rate_limit_of(Settings.model_validate({"requests_per_minute": 0}), redis)
         assert isinstance(none, NoRateLimit)
         assert await none.retry_after_seconds("192.0.2.1") is None
-        some = rate_limit_of(Settings.model_validate({}), redis.connection_pool)
+        some = rate_limit_of(Settings.model_validate({}), redis)
         assert await some.retry_after_seconds("192.0.2.9") is None

@@ -66,6 +66,18 @@ async def test_a_role_that_never_reached_its_servers_has_not_started() -> None:
         assert (answer.status_code, answer.json()) == (503, {"status": "starting"})
 
 
+async def test_a_cluster_answers_while_one_of_its_nodes_does() -> None:
+    port = free_port()
+    async with servers() as server, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+        node = server.sockets[0].getsockname()[1]
+        cluster = {"redis_url": f"redis-cluster://me:secret@127.0.0.1:{free_port()},127.0.0.1:{node}"}
+        settings = Settings.model_validate(settings_of(node, port).model_dump() | cluster)
+        async with probes_served(settings):
+            assert (await client.get("/ready")).json()["servers"]["redis"] is True
+            server.close()
+            assert (await client.get("/ready")).json()["servers"]["redis"] is False
+
+
 async def test_the_probes_end_with_the_role() -> None:
     port = free_port()
     ended = asyncio.Event()
