@@ -236,7 +236,7 @@ async def build(
         notice = HookNotice(_directory(settings, stores, redis, jobs), stores.hooks, RedisHookQueue(redis))
         speeds = SpeedBook()
         jobs.append(SpeedRecorder(speeds, stores.host_health).run)
-        gate = CircuitGate(RedisBreakers(redis, functions))
+        gate = CircuitGate(RedisBreakers(redis, functions, settings.event_partitions))
         ticks = TickActivities(
             stores.journal, stores.executions, dispatcher, lingering, acknowledged, binder, notice, speeds, gate
         )

@@ -127,7 +127,8 @@ class TickActivities:
         if self._circuits is None or burst.bind_request is None or (rule := burst.circuit_rule) is None:
             return ()
         request = burst.bind_request
-        return await self._circuits.look(request.tenant, rule, [role.type for role in request.roles.values()])
+        types = [role.type for role in request.roles.values()]
+        return await self._circuits.look(request.tenant, rule, types, request.execution_id)
 
     async def _news(self, proposal: TickProposal) -> tuple[CircuitView, ...]:
         """Circuit breakers that are not as it takes for granted: then it is not committed."""

@@ -75,6 +75,8 @@ class CircuitView(Model):
     admitted: bool = True
     counted: int = Field(0, description="failures that this step added")
     total: int = Field(0, description="failures since the breaker is known")
+    at_ms: int = Field(0, description="on the clock of the store; 0: not known")
+    waiting: int = Field(0, description="the step has closed it: how many others wait to hear of that")
 
 
 def agent_service(agent_type: str) -> str:

@@ -31,6 +31,8 @@ class AgentEventType(StrEnum):
     """It has been heard again; written by the registry."""
     SPEED = "agent.speed"
     """A host process works at another speed than was thought (`speed`); written by the registry."""
+    CIRCUIT_CLOSED = "circuit_breaker.closed"
+    """The breaker of `service`, for which the execution waits, is closed; written by whoever closes it."""
 
 
 class TaskError(Model):
@@ -56,6 +58,7 @@ class AgentEvent(Model):
     host_id: str = ""
     reason: str = Field("", description="on disconnected: why the host is gone, where that is known")
     speed: float = Field(1.0, gt=0, le=1, description="of a host: 1.0 is that of most of its type")
+    service: str = Field("", description="on a breaker's closing: which")
 
 
 class InboxBatch(Model):

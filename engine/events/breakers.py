@@ -4,35 +4,42 @@ A Redis that has lost its data has only closed breakers, which then open again b
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine.contracts.circuits import CircuitAsk, CircuitRule, CircuitState, CircuitView
+from engine.contracts.events import AgentEventType
 from engine.errors import UnavailableError
-from engine.events import keys
+from engine.events import keys, wire
 from engine.events.functions import Functions
+from engine.events.hosts import add_reports
 
 LISTED_MAX: Final = 1_000
+WOKEN_AT_ONCE: Final = 500
 _LOOK: Final = CircuitRule()
 
 
 class RedisBreakers:
     """Implements `engine.breakers.BreakerStore`. Raises UnavailableError when Redis does not answer."""
 
-    def __init__(self, redis: Redis, functions: Functions) -> None:
+    def __init__(self, redis: Redis, functions: Functions, partitions: int | None = None) -> None:
+        """`partitions`: of the streams by which executions are told; None where none waits for these breakers."""
         self._redis = redis
         self._functions = functions
+        self._partitions = partitions
 
     async def consult(
         self, tenant: str | None, rule: CircuitRule, asks: Sequence[CircuitAsk], who: str
     ) -> Sequence[CircuitView]:
         if not asks:
             return []
-        names = [keys.breakers(tenant), *(keys.breaker(tenant, ask.service) for ask in asks)]
-        args: list[Any] = [rule.failure_threshold, rule.timeout_ms, rule.half_open_probes, who]
+        names = [keys.breakers(tenant)]
+        waits = who if tenant is not None else ""
+        args: list[Any] = [rule.failure_threshold, rule.timeout_ms, rule.half_open_probes, who, waits]
         for ask in asks:
+            names += [keys.breaker(tenant, ask.service), keys.breaker_waiting(tenant, ask.service)]
             args += [ask.service, ask.lease_ms, len(ask.ended), len(ask.wanted)]
             for end in ask.ended:
                 args += [end.verdict, end.call_id, end.counted_as or end.call_id]
@@ -54,15 +61,35 @@ class RedisBreakers:
         return [view for view in views if view.total]
 
     async def reset(self, tenant: str | None, service: str) -> bool:
-        """Close it, whatever it has seen. False: there is no such breaker."""
+        """Close it, whatever it has seen, and wake what waits for it. False: there is no such breaker."""
+        names = [keys.breakers(tenant), keys.breaker(tenant, service)]
         try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.delete(keys.breaker(tenant, service))
-                pipe.srem(keys.breakers(tenant), service)
-                known = await pipe.execute()
+            known, at_ms = await self._functions.ask("orc_reset_breaker", names, [service])
         except (RedisError, OSError, TimeoutError) as error:
             raise UnavailableError(f"Redis does not answer: {type(error).__name__}: {error}") from error
-        return any(known)
+        if tenant is not None:
+            await self.wake(tenant, service, at_ms)
+        return bool(known)
+
+    async def wake(self, tenant: str, service: str, at_ms: int) -> int:
+        """Tell the executions that wait for it that it was closed, and how many they were.
+
+        Those that an outage keeps from hearing of it look again when its time has come.
+        """
+        if self._partitions is None:
+            return 0
+        event = {"type": AgentEventType.CIRCUIT_CLOSED.value, "at_ms": at_ms, "service": service}
+        body = wire.encode_events([event])
+        waiting = keys.breaker_waiting(tenant, service)
+        told = 0
+        try:
+            while members := cast(list[bytes], await self._redis.spop(waiting, WOKEN_AT_ONCE)):
+                executions = [member.decode() for member in members]
+                await add_reports(self._redis, self._partitions, tenant, executions, body)
+                told += len(executions)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise UnavailableError(f"Redis does not answer: {type(error).__name__}: {error}") from error
+        return told
 
     async def count_failures(self, tenant: str, by_type: dict[str, int]) -> None:
         """Attempts that failed, by their agents' type; for figures only."""
@@ -83,7 +110,7 @@ class RedisBreakers:
 
 
 def _view(service: str, answer: Sequence[Any]) -> CircuitView:
-    state, failures, threshold, retry_in_ms, free, opened_by, admitted, counted, total = answer
+    state, failures, threshold, retry_in_ms, free, opened_by, admitted, counted, total, at_ms, waiting = answer
     return CircuitView(
         service=service,
         state=CircuitState(state.decode()),
@@ -95,4 +122,6 @@ def _view(service: str, answer: Sequence[Any]) -> CircuitView:
         admitted=bool(admitted),
         counted=counted,
         total=total,
+        at_ms=at_ms,
+        waiting=waiting,
     )

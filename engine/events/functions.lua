@@ -346,6 +346,7 @@ redis.register_function('orc_requeue_strays', requeue_strays)
 -- Circuit breakers, one hash each: state, failures (that followed each other), threshold, timeout, due (when an open one
 -- may be probed), opened_by, total; "f:<id>" failures that are counted, "p:<id>" until when a probe holds its place.
 local COUNTED_MS, COUNTED_MAX, KEEP_MS = 600000, 64, 7200000
+local WAITING_MAX = 20000
 
 local function load_breaker(key)
   local fields, flat = {}, redis.call('HGETALL', key)
@@ -467,8 +468,20 @@ local function view_of(breaker, rule, admitted)
   end
   return {
     breaker.state, breaker.failures, breaker.threshold, retry_in, free, breaker.opened_by, admitted, breaker.counted,
-    breaker.total,
+    breaker.total, rule.now,
   }
+end
+
+-- Who asks of a breaker that is not closed waits for it. Answers how many others wait for the one that this step closed.
+local function note_waiting(key, who, was, breaker)
+  if breaker.state == 'closed' then
+    return was == 'closed' and 0 or redis.call('SCARD', key) - redis.call('SREM', key, who)
+  end
+  if who ~= '' and redis.call('SCARD', key) < WAITING_MAX then
+    redis.call('SADD', key, who)
+    redis.call('PEXPIRE', key, math.max(KEEP_MS, 10 * breaker.timeout))
+  end
+  return 0
 end
 
 local function now_ms()
@@ -476,19 +489,21 @@ local function now_ms()
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- What came of calls, and which calls are wanted, as one step. KEYS: the set of the breakers' names, then a breaker's hash
--- for each. ARGV: threshold, timeout in ms, probes at once, who asks; then for each breaker its name, the lease of its
--- probes in ms, the number of ends and of wanted calls, for each end its verdict, its call and as what it counts, and
--- the wanted calls. Of one breaker's wanted calls all are admitted or none.
+-- What came of calls, and which calls are wanted, as one step. KEYS: the set of the breakers' names, then for each breaker
+-- its hash and the set of those that wait for it. ARGV: threshold, timeout in ms, probes at once, who asks, who waits where
+-- a breaker is not closed (may be empty); then for each breaker its name, the lease of its probes in ms, the number of
+-- ends and of wanted calls, for each end its verdict, its call and as what it counts, and the wanted calls. Of one
+-- breaker's wanted calls all are admitted or none.
 local function consult_breakers(keys, args)
   local rule = {
     now = now_ms(), threshold = tonumber(args[1]), timeout = tonumber(args[2]), probes = tonumber(args[3]), who = args[4],
   }
-  local at, answers = 5, {}
-  for n = 2, #keys do
+  local waits, at, answers = args[5], 6, {}
+  for n = 2, #keys, 2 do
     local service, lease = args[at], tonumber(args[at + 1])
     local ends, wants = tonumber(args[at + 2]), tonumber(args[at + 3])
     local breaker, wanted = load_breaker(keys[n]), {}
+    local was = breaker.state
     at = at + 4
     for _ = 1, ends do
       local verdict, id, counted_as = args[at], args[at + 1], args[at + 2]
@@ -506,7 +521,8 @@ local function consult_breakers(keys, args)
     end
     at = at + wants
     local admitted = admit_calls(breaker, rule, wanted, lease)
-    answers[n - 1] = view_of(breaker, rule, admitted)
+    answers[n / 2] = view_of(breaker, rule, admitted)
+    table.insert(answers[n / 2], note_waiting(keys[n + 1], waits, was, breaker))
     if breaker.dirty then
       save_breaker(keys[1], keys[n], service, breaker)
     end
@@ -515,3 +531,11 @@ local function consult_breakers(keys, args)
 end
 
 redis.register_function('orc_consult_breakers', consult_breakers)
+
+-- KEYS: the set of the breakers' names, the breaker's hash. ARGV: its name. Answers whether it was there, and the time.
+local function reset_breaker(keys, args)
+  local known = redis.call('DEL', keys[2]) + redis.call('SREM', keys[1], args[1])
+  return {known, now_ms()}
+end
+
+redis.register_function('orc_reset_breaker', reset_breaker)

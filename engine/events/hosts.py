@@ -151,11 +151,9 @@ class HostStreams:
             more["speed"] = speed
         body = wire.encode_events([{"type": event, "at_ms": at_ms, "host_id": host_id, **more}])
         for first in range(0, len(execution_ids), PIPELINE_MAX):
-            async with _available(), self._redis.pipeline(transaction=False) as pipe:
-                for execution_id in map(str, execution_ids[first : first + PIPELINE_MAX]):
-                    partition = partition_of(execution_id, self._partitions)
-                    pipe.xadd(keys.partition_stream(tenant, partition), {"x": execution_id, "b": body})
-                await pipe.execute()
+            batch = [str(execution_id) for execution_id in execution_ids[first : first + PIPELINE_MAX]]
+            async with _available():
+                await add_reports(self._redis, self._partitions, tenant, batch, body)
 
     async def tell_host_to_renew(self, tenant: str, host_id: str) -> None:
         stream = keys.tasks_stream(tenant, host_id)
@@ -193,6 +191,15 @@ class HostStreams:
             rules += ["+cluster|slots", "+cluster|shards", "+cluster|myid", "+command"]
         async with _available():
             await self._redis.execute_command("ACL SETUSER", USER_PREFIX + tenant, *rules)  # type: ignore[no-untyped-call]  # the client's own gap
+
+
+async def add_reports(redis: Redis, partitions: int, tenant: str, execution_ids: Sequence[str], body: bytes) -> None:
+    """An entry in the partition stream of each, in one round trip: the caller sees to it that they are not too many."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for execution_id in execution_ids:
+            partition = partition_of(execution_id, partitions)
+            pipe.xadd(keys.partition_stream(tenant, partition), {"x": execution_id, "b": body})
+        await pipe.execute()
 
 
 @asynccontextmanager

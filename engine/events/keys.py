@@ -102,6 +102,11 @@ def breaker(tenant: str | None, service: str) -> str:
     return f"orc:breaker:{{services}}:{service}" if tenant is None else f"{tenant_prefix(tenant)}breaker:{service}"
 
 
+def breaker_waiting(tenant: str | None, service: str) -> str:
+    """The executions that were told that it is not closed."""
+    return f"{breaker(tenant, service)}:waiting"
+
+
 def agent_failures(tenant: str) -> str:
     """How many attempts of each agent type have failed."""
     return f"{tenant_prefix(tenant)}agent_failures"

@@ -86,13 +86,14 @@ class WireEvent(BaseModel):
     host_id: str = Field("", max_length=255)
     reason: str = ""
     speed: float = Field(1.0, ge=0.01, le=1)
+    service: str = Field("", max_length=512)
 
     def to_event(self) -> AgentEvent:
         error: TaskError | None = None
         if self.error is not None:
             message = self.error.message[:ERROR_MESSAGE_LENGTH_MAX]
             error = TaskError(code=self.error.code, message=message, retryable=self.error.retryable)
-        return AgentEvent.trusted(
+        event = AgentEvent.trusted(
             type=self.type,
             at_ms=self.at_ms,
             task_id=self.task_id,
@@ -107,6 +108,8 @@ class WireEvent(BaseModel):
             reason=self.reason[:ERROR_MESSAGE_LENGTH_MAX],
             speed=self.speed,
         )
+        # Set only where it says something: what is set is written into every signal.
+        return event.model_copy(update={"service": self.service}) if self.service else event
 
     def fail(self, code: str, message: str, *, retryable: bool = False) -> None:
         """The report cannot be taken as it is: its attempt fails."""

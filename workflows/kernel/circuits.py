@@ -21,7 +21,7 @@ from engine.contracts.circuits import (
     CircuitView,
     agent_service,
 )
-from engine.contracts.events import AuditEventType
+from engine.contracts.events import AgentEvent, AgentEventType, AuditEventType
 from engine.contracts.kernel import Attempt
 from workflows.kernel.audit import AuditTrail
 from workflows.kernel.fold import Fold
@@ -96,6 +96,18 @@ def _has_free_agent(state: RunState, agent_type: str) -> bool:
     )
 
 
+def _latest(news: Sequence[CircuitView], events: Sequence[AgentEvent]) -> list[CircuitView]:
+    """The last word on each breaker. Who was told that one is open may hear of its closing before it takes that in."""
+    found = {view.service: view for view in news}
+    for event in events:
+        if event.type is not AgentEventType.CIRCUIT_CLOSED or not event.service.startswith(agent_service("")):
+            continue
+        found_out = found.get(event.service)
+        if found_out is None or 0 < found_out.at_ms <= event.at_ms:
+            found[event.service] = CircuitView(service=event.service, at_ms=event.at_ms)
+    return list(found.values())
+
+
 class Circuits:
     """One tick's dealings with breakers. Does nothing for a definition without them."""
 
@@ -117,11 +129,11 @@ class Circuits:
     def any_known(self) -> bool:
         return bool(self._known)
 
-    def take_in(self, news: Sequence[CircuitView]) -> None:
-        """What an activity found the breakers to be."""
+    def take_in(self, news: Sequence[CircuitView], events: Sequence[AgentEvent] = ()) -> None:
+        """What an activity found the breakers to be, and what whoever closed one has told."""
         if self.rule is None:
             return
-        for view in {view.service: view for view in news}.values():
+        for view in _latest(news, events):
             agent_type = view.service.removeprefix(agent_service(""))
             before = self._known.get(agent_type)
             if view.state is CircuitState.CLOSED:

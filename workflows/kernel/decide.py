@@ -104,7 +104,7 @@ class _Tick:
         if not state.closed:
             self._resume_from_earlier()
             self._open()
-            self.circuits.take_in(inbox.circuits)
+            self.circuits.take_in(inbox.circuits, admitted.events)
             self.fold.bindings(inbox.bindings)
             self.fold.events(admitted.events)
             if state.undoing is None:

@@ -86,6 +86,8 @@ class Fold:
                 self._lost_hosts.append((event.host_id, event.reason))
             elif event.type is AgentEventType.REGISTERED:
                 self.hosts_came = True
+            elif event.type is AgentEventType.CIRCUIT_CLOSED:
+                continue  # `Circuits.take_in` reads it
             elif event.type in _HOST_NEWS:
                 self._news.setdefault(event.host_id, []).append(event)
             elif event.type is AgentEventType.TASK_RETURNED:

@@ -9,6 +9,7 @@ from uuid import UUID
 from engine.contracts.circuits import CallEnd, CircuitAsk, CircuitRule, agent_service
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.views import ExecutionEvent
+from engine.events import keys
 from engine.events.breakers import RedisBreakers
 from engine.events.functions import Functions
 from orchestration_agent.host import AgentHost
@@ -33,7 +34,7 @@ def assigned(events: list[ExecutionEvent]) -> list[ExecutionEvent]:
 
 
 async def opened_by_others(bench: Bench, timeout_ms: int) -> RedisBreakers:
-    breakers = RedisBreakers(bench.redis, Functions(bench.redis))
+    breakers = RedisBreakers(bench.redis, Functions(bench.redis), bench.settings.event_partitions)
     ends = tuple(CallEnd(verdict="failed", call_id=f"elsewhere-{n}") for n in range(3))
     rule = CircuitRule(timeout_ms=timeout_ms)
     (view,) = await breakers.consult(bench.tenant, rule, [CircuitAsk(service=SERVICE, ended=ends)], "elsewhere")
@@ -92,6 +93,38 @@ async def test_a_breaker_that_others_opened_holds_an_execution_from_its_first_ti
     closed = next(e for e in events if e.event_type == "circuit_breaker.closed")
     assert sum(e.sequence < closed.sequence for e in sent) == 1
     await bench.assert_replays(execution_id)
+
+
+async def test_executions_that_wait_go_on_at_once_when_an_operator_closes_it(bench: Bench) -> None:
+    breakers = await opened_by_others(bench, timeout_ms=600_000)
+    waiting = [await bench.start(guarded({"id": "a"}, {"id": "b"})) for _ in range(3)]
+    for execution_id in waiting:
+        await bench.until_event(execution_id, "circuit_breaker.opened")
+        assert assigned(await bench.events(execution_id)) == []
+    began = time.monotonic()
+    assert await breakers.reset(bench.tenant, SERVICE)
+    for execution_id in waiting:
+        closed = await bench.until_event(execution_id, "circuit_breaker.closed")
+        assert closed.payload["service"] == SERVICE
+        assert (await bench.until_closed(execution_id)).status is ExecutionStatus.COMPLETED
+        assert circuit(await bench.events(execution_id)) == ["opened", "closed"]
+        await bench.assert_replays(execution_id)
+    assert time.monotonic() - began < 60  # and not the ten minutes
+
+
+async def test_the_probe_of_one_execution_wakes_the_others(bench: Bench) -> None:
+    """The others have been told that it opens in ten minutes, and hear that one of them has closed it."""
+    breakers = await opened_by_others(bench, timeout_ms=600_000)
+    waiting = await bench.start(guarded({"id": "a"}))
+    await bench.until_event(waiting, "circuit_breaker.opened")
+    await bench.redis.hset(keys.breaker(bench.tenant, SERVICE), "due", "1")
+    probing = await bench.start(guarded({"id": "a"}))
+    assert (await bench.until_closed(probing)).status is ExecutionStatus.COMPLETED
+    assert circuit(await bench.events(probing)) == ["opened", "half_open", "closed"]
+    assert (await bench.until_closed(waiting)).status is ExecutionStatus.COMPLETED
+    assert circuit(await bench.events(waiting)) == ["opened", "closed"]
+    assert [view.state for view in await breakers.known(bench.tenant)] == ["closed"]
+    await bench.assert_replays(waiting)
 
 
 async def test_a_definition_without_the_section_does_not_ask(bench: Bench) -> None:

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
@@ -15,27 +16,33 @@ from redis.asyncio import Redis
 
 from engine.breakers import CircuitBreaker, LocalBreakers
 from engine.contracts.circuits import CallEnd, CircuitAsk, CircuitRule, CircuitState, CircuitView, Verdict
+from engine.contracts.streams import partition_of
 from engine.embedded.valkey import ValkeyServer
 from engine.errors import CircuitOpenError, UnavailableError
 from engine.events import keys
-from engine.events.breakers import RedisBreakers
+from engine.events.breakers import WOKEN_AT_ONCE, RedisBreakers
 from engine.events.connection import connect
 from engine.events.functions import Functions
+from engine.events.wire import decode_report
 from engine.settings import Settings
 
 SERVICE = "agent:synthetic"
+EXECUTION = "00000000-0000-4000-8000-000000000001"
 RULE = CircuitRule(failure_threshold=3, timeout_ms=30_000)
 MODEL_DATABASE = 5
 CALLERS = 60
 
 
+PARTITIONS = 4
+
+
 @pytest.fixture
 def breakers(redis: Redis) -> RedisBreakers:
-    return RedisBreakers(redis, Functions(redis))
+    return RedisBreakers(redis, Functions(redis), PARTITIONS)
 
 
 async def ask(breakers: RedisBreakers, tenant: str | None, rule: CircuitRule = RULE, **fields: Any) -> CircuitView:
-    (view,) = await breakers.consult(tenant, rule, [CircuitAsk(service=SERVICE, **fields)], "execution-1")
+    (view,) = await breakers.consult(tenant, rule, [CircuitAsk(service=SERVICE, **fields)], EXECUTION)
     return view
 
 
@@ -60,7 +67,7 @@ async def test_it_opens_with_the_deciding_failure_and_says_by_whom(breakers: Red
     before = await ask(breakers, tenant, ended=(end("failed", "a"), end("failed", "b")))
     assert (before.state, before.failures) == (CircuitState.CLOSED, 2)
     view = await ask(breakers, tenant, ended=(end("failed", "c"),))
-    assert (view.state, view.failures, view.threshold, view.opened_by) == (CircuitState.OPEN, 3, 3, "execution-1")
+    assert (view.state, view.failures, view.threshold, view.opened_by) == (CircuitState.OPEN, 3, 3, EXECUTION)
     assert 29_000 < view.retry_in_ms <= 30_000
     refused = await ask(breakers, tenant, wanted=("d",))
     assert not refused.admitted
@@ -140,6 +147,64 @@ async def test_a_reset_closes_it(breakers: RedisBreakers, tenant: str) -> None:
     assert await breakers.known(tenant) == []
 
 
+async def told(redis: Redis, tenant: str) -> dict[str, list[tuple[str, str, int]]]:
+    """What executions have been told, by execution."""
+    found: dict[str, list[tuple[str, str, int]]] = {}
+    for partition in range(PARTITIONS):
+        entries: Any = await redis.xrange(keys.partition_stream(tenant, partition))
+        for _, fields in entries:
+            report = decode_report(fields)
+            assert partition_of(report.execution_id, PARTITIONS) == partition
+            found.setdefault(report.execution_id, []).extend((e.type, e.service, e.at_ms) for e in report.events)
+    return found
+
+
+async def wait_for(breakers: RedisBreakers, tenant: str, *execution_ids: str) -> None:
+    for execution_id in execution_ids:
+        (view,) = await breakers.consult(tenant, RULE, [CircuitAsk(service=SERVICE)], execution_id)
+        assert view.state is not CircuitState.CLOSED
+
+
+async def test_a_reset_wakes_every_execution_that_waits_for_it_once(
+    breakers: RedisBreakers, redis: Redis, tenant: str
+) -> None:
+    waiting = [str(uuid4()) for _ in range(WOKEN_AT_ONCE + 7)]
+    await open_it(breakers, tenant)
+    await wait_for(breakers, tenant, *waiting, *waiting[:3])
+    assert 0 < await redis.ttl(keys.breaker_waiting(tenant, SERVICE)) <= 7_200
+    before = (await ask(breakers, tenant)).at_ms
+    assert await breakers.reset(tenant, SERVICE)
+    found = await told(redis, tenant)
+    assert found.keys() == {*waiting, EXECUTION}  # the one whose failure opened it waits as well
+    for reports in found.values():
+        ((kind, service, at_ms),) = reports
+        assert (kind, service) == ("circuit_breaker.closed", SERVICE)
+        assert at_ms >= before > 0
+    assert not await redis.exists(keys.breaker_waiting(tenant, SERVICE))
+
+
+async def test_the_probe_that_closes_it_says_how_many_others_wait(
+    breakers: RedisBreakers, redis: Redis, tenant: str
+) -> None:
+    first, second = str(uuid4()), str(uuid4())
+    await open_it(breakers, tenant)
+    await wait_for(breakers, tenant, first, second)
+    await let_time_pass(redis, tenant, RULE.timeout_ms)
+    assert (await ask(breakers, tenant, wanted=("probe",))).waiting == 0
+    view = await ask(breakers, tenant, ended=(end("worked", "probe"),))
+    assert (view.state, view.waiting) == (CircuitState.CLOSED, 2)  # and not itself, who has its answer
+    assert (await ask(breakers, tenant)).waiting == 0
+    assert await breakers.wake(tenant, SERVICE, view.at_ms) == 2
+    assert (await told(redis, tenant)).keys() == {first, second}
+    assert await breakers.wake(tenant, SERVICE, view.at_ms) == 0
+
+
+async def test_nobody_waits_for_breakers_of_the_engines_own(breakers: RedisBreakers, redis: Redis) -> None:
+    await open_it(breakers, None)
+    assert not await redis.exists(keys.breaker_waiting(None, SERVICE))
+    assert await breakers.reset(None, SERVICE)
+
+
 async def test_a_breaker_keeps_no_more_than_it_needs(breakers: RedisBreakers, redis: Redis, tenant: str) -> None:
     rule = RULE.model_copy(update={"failure_threshold": 1000})
     for first in range(0, 500, 50):
@@ -158,11 +223,12 @@ async def test_failures_by_agent_type_are_counted(breakers: RedisBreakers, tenan
 
 async def test_a_server_that_does_not_answer_is_an_outage(tenant: str) -> None:
     redis = connect(Settings.model_validate({"redis_url": "redis://127.0.0.1:1/0"}), repeat=False)
-    breakers = RedisBreakers(redis, Functions(redis))
+    breakers = RedisBreakers(redis, Functions(redis), PARTITIONS)
     calls = (
         breakers.consult(tenant, RULE, [CircuitAsk(service=SERVICE)], ""),
         breakers.known(tenant),
         breakers.reset(tenant, SERVICE),
+        breakers.wake(tenant, SERVICE, 1),
         breakers.count_failures(tenant, {"a": 1}),
         breakers.failures(tenant),
     )
@@ -256,7 +322,8 @@ class BreakerMachine(RuleBasedStateMachine):
         (expected,) = _at_once(self.local.consult("t", self.rule, [call], "me"))
         (found,) = _at_once(self.shared.consult("t", self.rule, [call], "me"))
         assert abs(found.retry_in_ms - expected.retry_in_ms) < 30_000
-        assert found.model_copy(update={"retry_in_ms": 0}) == expected.model_copy(update={"retry_in_ms": 0})
+        shared_only = {"retry_in_ms": 0, "at_ms": 0, "waiting": 0}
+        assert found.model_copy(update=shared_only) == expected.model_copy(update=shared_only)
         assert found.free <= self.rule.half_open_probes
 
     @rule(minutes=st.sampled_from([2, 5, 11]))

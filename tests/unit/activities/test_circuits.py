@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from activities.circuits import OPEN_SECONDS_MAX, REMEMBERED_MAX, CircuitGate
+from activities.circuits import REMEMBERED_MAX, CircuitGate
 from engine.breakers import FRESH_SECONDS, WITHOUT_STORE_SECONDS, LocalBreakers
 from engine.contracts.circuits import CallEnd, CircuitAsk, CircuitCheck, CircuitRule, CircuitState, CircuitView
 from engine.contracts.kernel import Delta, TickProposal
@@ -30,6 +30,9 @@ class Breakers(LocalBreakers):
         self.asked = 0
         self.away = False
         self.counted: list[dict[str, int]] = []
+        self.waiting: set[str] = set()
+        self.woken: list[set[str]] = []
+        self.wakes = True
 
     async def consult(
         self, tenant: str | None, rule: CircuitRule, asks: Sequence[CircuitAsk], who: str
@@ -37,7 +40,20 @@ class Breakers(LocalBreakers):
         self.asked += 1
         if self.away:
             raise UnavailableError("no answer")
-        return await super().consult(tenant, rule, asks, who)
+        (view, *others) = await super().consult(tenant, rule, asks, who)
+        if view.state is not CircuitState.CLOSED:
+            self.waiting.add(who)
+        elif self.waiting:
+            view = view.model_copy(update={"waiting": len(self.waiting - {who}), "at_ms": 7})
+        return [view, *others]
+
+    async def wake(self, tenant: str, service: str, at_ms: int) -> int:
+        assert (tenant, service, at_ms) == ("t", SERVICE, 7)
+        if not self.wakes:
+            raise UnavailableError("no answer")
+        self.woken.append(set(self.waiting))
+        self.waiting.clear()
+        return len(self.woken[-1])
 
     async def count_failures(self, tenant: str, by_type: dict[str, int]) -> None:
         assert tenant == "t"
@@ -105,15 +121,37 @@ async def test_after_a_failure_successes_are_told(gate: CircuitGate, breakers: B
     assert breakers.asked == 3
 
 
-async def test_an_open_breaker_is_remembered_for_a_moment(gate: CircuitGate, breakers: Breakers, clock: Clock) -> None:
-    await gate.news(proposal(CircuitState.CLOSED, failed("a"), failed("b")))
-    clock.now += OPEN_SECONDS_MAX / 2
-    (view,) = await gate.news(proposal())
-    assert breakers.asked == 1
-    assert view.retry_in_ms == 30_000 - int(OPEN_SECONDS_MAX / 2 * 1000)
-    clock.now += OPEN_SECONDS_MAX
-    await gate.news(proposal())
-    assert breakers.asked == 2
+async def test_whoever_comes_to_an_open_breaker_is_noted(gate: CircuitGate, breakers: Breakers) -> None:
+    await gate.news(proposal(CircuitState.CLOSED, failed("a"), failed("b"), execution_id="x1"))
+    for n in range(2, 5):
+        (view,) = await gate.news(proposal(execution_id=f"x{n}"))
+        assert view.state is CircuitState.OPEN
+    await gate.look("t", RULE, ["synthetic"], "x5")
+    assert breakers.waiting == {"x1", "x2", "x3", "x4", "x5"}
+
+
+async def half_open(gate: CircuitGate, clock: Clock) -> None:
+    await gate.news(proposal(CircuitState.CLOSED, failed("a"), failed("b"), execution_id="x1"))
+    await gate.news(proposal(execution_id="x2"))
+    clock.now += 30
+    assert await gate.news(proposal(CircuitState.HALF_OPEN, wanted=("p",), execution_id="x1")) == ()
+
+
+async def test_who_closes_a_breaker_wakes_the_others_once(gate: CircuitGate, breakers: Breakers, clock: Clock) -> None:
+    await half_open(gate, clock)
+    (view,) = await gate.news(proposal(CircuitState.HALF_OPEN, worked("p"), execution_id="x1"))
+    assert view.state is CircuitState.CLOSED
+    assert await gate.news(proposal(execution_id="x1")) == ()
+    assert breakers.woken == [{"x1", "x2"}]
+
+
+async def test_a_tick_goes_on_when_the_others_cannot_be_woken(
+    gate: CircuitGate, breakers: Breakers, clock: Clock
+) -> None:
+    await half_open(gate, clock)
+    breakers.wakes = False
+    (view,) = await gate.news(proposal(CircuitState.HALF_OPEN, worked("p"), execution_id="x1"))
+    assert view.state is CircuitState.CLOSED
 
 
 async def test_a_probe_is_always_asked_for(gate: CircuitGate, clock: Clock) -> None:

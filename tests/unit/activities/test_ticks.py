@@ -49,6 +49,9 @@ class Breakers(LocalBreakers):
     async def count_failures(self, tenant: str, by_type: dict[str, int]) -> None:
         self.counted.update(by_type)
 
+    async def wake(self, tenant: str, service: str, at_ms: int) -> int:
+        raise AssertionError("no breaker here was closed while others waited for it")
+
 
 class Surroundings:
     """Journal, dispatcher, bridge, binder and execution store in one; `log` is the order of what happened."""

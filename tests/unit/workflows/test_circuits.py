@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.contracts.circuits import CircuitRule, CircuitState, CircuitView
+from engine.contracts.events import AgentEvent, AgentEventType, InboxBatch
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import AgentBinding, ExecutionInput, KernelRole
 from tests.unit.workflows.drill import HOST, Drill, launch_input, task
@@ -69,6 +70,42 @@ def test_when_its_time_has_come_as_many_probes_are_wanted_as_may_run() -> None:
     assert ask.wanted == tuple(f"{drill.launch.execution_id}/{t}/1/1" for t in ("t0", "t1"))
     assert sent(drill.tick()) == []
     assert sent(hear(drill, CLOSED)) == ["t2"]
+
+
+def closing(drill: Drill, entry: str, at_ms: int, service: str = SERVICE) -> None:
+    event = AgentEvent(type=AgentEventType.CIRCUIT_CLOSED, at_ms=at_ms, service=service)
+    drill.inbox.batches.append(InboxBatch(entry_id=entry, partition=0, fence=1, low="0-0", events=(event,)))
+
+
+def test_the_word_that_it_is_closed_sends_what_waits_at_once() -> None:
+    drill = Drill(launch())
+    hear(drill, OPEN.model_copy(update={"at_ms": 100}))
+    closing(drill, "5-0", 200)
+    decision = drill.tick()
+    assert (sent(decision), kinds(decision)) == (["t0", "t1", "t2"], ["closed"])
+    assert decision.circuits is not None  # and whether it is so is asked before anything is stored
+    assert [ask.expects for ask in decision.circuits.asks] == [CircuitState.CLOSED]
+
+
+@pytest.mark.parametrize(
+    ("found_at", "closed_at", "held"), [(100, 200, False), (200, 200, False), (300, 200, True), (0, 200, True)]
+)
+def test_of_an_opening_and_a_closing_that_come_together_the_later_counts(
+    found_at: int, closed_at: int, held: bool
+) -> None:
+    drill = Drill(launch())
+    closing(drill, "5-0", closed_at)
+    decision = hear(drill, OPEN.model_copy(update={"at_ms": found_at}))
+    assert bool(sent(decision)) is not held
+
+
+def test_the_closing_of_a_breaker_that_concerns_no_agent_type_is_consumed_only() -> None:
+    drill = Drill(launch())
+    hear(drill, OPEN)
+    closing(drill, "5-0", 200, service="kubernetes_api")
+    decision = drill.tick()
+    assert (sent(decision), kinds(decision)) == ([], [])
+    assert decision.acknowledge == ["5-0"]
 
 
 def test_where_others_probe_it_looks_again_later() -> None:
