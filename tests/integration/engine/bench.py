@@ -3,7 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
@@ -16,8 +17,12 @@ from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Control, ExecutionInput
 from engine.contracts.streams import partition_of
 from engine.contracts.views import ExecutionEvent, ExecutionView
+from engine.events import keys
+from engine.events.connection import connect as connect_redis
+from engine.plans import PlanLoader
 from engine.postgres.stores import Stores
 from engine.settings import Settings
+from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
 from hooks.directory import HookDirectory
 from hooks.launching import guard
@@ -198,3 +203,24 @@ class Bench:
 
 def types(events: list[ExecutionEvent], task_id: str | None = None) -> list[str]:
     return [e.event_type for e in events if task_id is None or e.payload.get("task_id") == task_id]
+
+
+@asynccontextmanager
+async def open_bench(settings: Settings, stores: Stores, tenant: str, **hosts: Any) -> AsyncIterator[Bench]:
+    """A bench without hosts yet; `hosts` is what their options have otherwise than usual."""
+    redis = connect_redis(settings)
+    try:
+        client = await connect_temporal(settings, PlanLoader(stores.plans), stores.dispatch)
+        await redis.sadd(keys.TENANTS, tenant)
+        usual: dict[str, Any] = {
+            "redis_url": settings.redis_url.get_secret_value(), "tenant": tenant, "types": ("synthetic",),
+            "capabilities": "*", "slots": 8, "heartbeat_seconds": 0.5, "grace_seconds": 1.0,
+        }  # fmt: skip
+        options = HostOptions(**usual | hosts)
+        bench = Bench(tenant, stores, TemporalLauncher(client, settings), client, redis, settings, options)
+        try:
+            yield bench
+        finally:
+            await bench.stop()
+    finally:
+        await redis.aclose()

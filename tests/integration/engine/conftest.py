@@ -10,16 +10,10 @@ import pytest
 from engine.concurrency import end_all, run_together
 from engine.embedded.temporal import TemporalServer
 from engine.embedded.valkey import ValkeyServer
-from engine.events.connection import connect as connect_redis
-from engine.plans import PlanLoader
 from engine.postgres.cluster import ClusterUrls
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import AgentHost, HostOptions
-from orchestration_agent.synthetic import run as synthetic
-from tests.integration.engine.bench import Bench
+from tests.integration.engine.bench import Bench, open_bench
 from worker import ROLES, build
 
 
@@ -61,20 +55,6 @@ async def running_worker(engine_settings: Settings) -> AsyncIterator[None]:
 @pytest.fixture
 async def bench(engine_settings: Settings, stores: Stores, running_worker: None, tenant: str) -> AsyncIterator[Bench]:
     """A tenant of its own with one host for `synthetic`."""
-    redis = connect_redis(engine_settings)
-    client = await connect_temporal(engine_settings, PlanLoader(stores.plans), stores.dispatch)
-    await redis.sadd("orc:tenants", tenant)
-    options = HostOptions(
-        redis_url=engine_settings.redis_url.get_secret_value(),
-        tenant=tenant,
-        types=("synthetic",),
-        capabilities="*",
-        slots=8,
-        heartbeat_seconds=0.5,
-        grace_seconds=1.0,
-    )
-    bench = Bench(tenant, stores, TemporalLauncher(client, engine_settings), client, redis, engine_settings, options)
-    await bench.start_host(AgentHost(synthetic, options))
-    yield bench
-    await bench.stop()
-    await redis.aclose()
+    async with open_bench(engine_settings, stores, tenant) as bench:
+        await bench.start_host()
+        yield bench

@@ -16,23 +16,18 @@ from engine.contracts.kernel import Control
 from engine.contracts.views import ExecutionEvent, ExecutionStarted
 from engine.embedded.postgres import PostgresServer
 from engine.errors import UnavailableError
-from engine.events.connection import connect as connect_redis
-from engine.plans import PlanLoader
 from engine.postgres.cluster import ClusterUrls, prepare_cluster
 from engine.postgres.migrate import migrate
 from engine.postgres.stores import Stores
 from engine.recovery.scheduler import CapacityScheduler
 from engine.security.principal import Principal
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
 from gateway.operations.executions import ExecuteWorkflow, ExecutionOperations
 from gateway.operations.operation import Caller
 from gateway.operations.planning import PlanningDesk
 from gateway.planning import GraphPlanning
-from orchestration_agent.host import HostOptions
 from planner.planner import Planner
-from tests.integration.engine.bench import Bench, definition, types
+from tests.integration.engine.bench import Bench, definition, open_bench, types
 from tests.passwords import APP_PASSWORD, OWNER_PASSWORD
 from worker import ROLES, build
 
@@ -125,22 +120,11 @@ class Queueing:
 async def queueing(
     small_settings: Settings, small_stores: Stores, small_worker: None, tenant: str
 ) -> AsyncIterator[Queueing]:
-    redis = connect_redis(small_settings)
-    client = await connect_temporal(small_settings, PlanLoader(small_stores.plans), small_stores.dispatch)
-    await redis.sadd("orc:tenants", tenant)
-    options = HostOptions(
-        redis_url=small_settings.redis_url.get_secret_value(), tenant=tenant, types=("synthetic",), capabilities="*",
-        slots=8, heartbeat_seconds=0.5, grace_seconds=1.0,
-    )  # fmt: skip
-    bench = Bench(
-        tenant, small_stores, TemporalLauncher(client, small_settings), client, redis, small_settings, options
-    )
-    await bench.start_host()
-    queueing = Queueing(bench)
-    yield queueing
-    await queueing.close_all()
-    await bench.stop()
-    await redis.aclose()
+    async with open_bench(small_settings, small_stores, tenant) as bench:
+        await bench.start_host()
+        queueing = Queueing(bench)
+        yield queueing
+        await queueing.close_all()
 
 
 def bound_agents(events: list[ExecutionEvent]) -> list[set[str]]:

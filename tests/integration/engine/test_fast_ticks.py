@@ -16,15 +16,11 @@ from temporalio.service import RPCError
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.contracts.kernel import Delta
-from engine.events.connection import connect as connect_redis
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import HostOptions
 from tests.acceptance.journal import assert_journal_and_history_agree
 from tests.acceptance.running import RunningEngine
-from tests.integration.engine.bench import Bench, chain, definition, types
+from tests.integration.engine.bench import Bench, chain, definition, open_bench, types
 from worker import ROLES, build
 
 HISTORY_EVENTS_OF_A_CHAIN = 18
@@ -220,17 +216,8 @@ async def own_engine(
     monkeypatch.setattr("worker.STOP_MAX", timedelta(0))
     monkeypatch.setattr("worker.STOP_GRACE", timedelta(0))
     settings = engine_settings.model_copy(update={"task_queue": f"fast-ticks-{tenant}"})
-    redis = connect_redis(settings)
-    client = await connect_temporal(settings)
-    await redis.sadd("orc:tenants", tenant)
-    options = HostOptions(
-        redis_url=settings.redis_url.get_secret_value(), tenant=tenant, types=("synthetic",), capabilities="*",
-        slots=8, heartbeat_seconds=0.5, grace_seconds=1.0,
-    )  # fmt: skip
-    bench = Bench(tenant, stores, TemporalLauncher(client, settings), client, redis, settings, options)
-    yield bench
-    await bench.stop()
-    await redis.aclose()
+    async with open_bench(settings, stores, tenant) as bench:
+        yield bench
 
 
 async def test_a_workflow_task_that_is_lost_amid_a_burst_leaves_journal_and_history_alike(

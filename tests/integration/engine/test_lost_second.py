@@ -13,15 +13,9 @@ import pytest
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.embedded.valkey import ValkeyServer
-from engine.events.connection import connect as connect_redis
-from engine.plans import PlanLoader
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import AgentHost, HostOptions
-from orchestration_agent.synthetic import run as synthetic
-from tests.integration.engine.bench import Bench, definition
+from tests.integration.engine.bench import Bench, definition, open_bench
 from tests.integration.engine.test_published_events import assert_published
 from worker import ROLES, build
 
@@ -71,16 +65,8 @@ async def cut(engine_settings: Settings, stores: Stores, server_directory: Path,
     async with AsyncExitStack() as stack:
         jobs = await build(settings, ROLES, stack)
         running = asyncio.create_task(run_together(jobs))
-        redis = connect_redis(settings)
-        stack.push_async_callback(redis.aclose)
-        client = await connect_temporal(settings, PlanLoader(stores.plans), stores.dispatch)
-        options = HostOptions(
-            redis_url=valkey.url, tenant=tenant, types=("synthetic",), capabilities="*", slots=8,
-            heartbeat_seconds=0.5, grace_seconds=1.0, resend_seconds=2.0,
-        )  # fmt: skip
-        bench = Bench(tenant, stores, TemporalLauncher(client, settings), client, redis, settings, options)
-        await redis.sadd("orc:tenants", tenant)
-        await bench.start_host(AgentHost(synthetic, options))
+        bench = await stack.enter_async_context(open_bench(settings, stores, tenant, resend_seconds=2.0))
+        await bench.start_host()
         cut = Cut(bench, valkey, [])
         noting = asyncio.create_task(cut.note_sizes())
         yield cut

@@ -12,18 +12,12 @@ from engine.agents.credentials import agent_password, agent_url
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.events import keys
-from engine.events.connection import connect as connect_redis
 from engine.events.hosts import HostStreams
-from engine.plans import PlanLoader
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import AgentHost, HostOptions
-from orchestration_agent.synthetic import run as synthetic
 from tests.fakes.streams import eventually
-from tests.integration.engine.bench import DIAMOND, Bench, definition, types
-from tests.integration.events.cluster import ValkeyCluster
+from tests.integration.engine.bench import DIAMOND, Bench, definition, open_bench, types
+from tests.integration.events.cluster import ValkeyCluster, running_cluster
 from worker import ROLES, build
 
 SECRET = b"s" * 32
@@ -31,21 +25,14 @@ SECRET = b"s" * 32
 
 @pytest.fixture(scope="module")
 async def cluster(server_directory: Path) -> AsyncIterator[ValkeyCluster]:
-    cluster = ValkeyCluster(server_directory / "cluster-of-the-engine")
-    try:
-        await cluster.start()
+    async with running_cluster(server_directory / "cluster-of-the-engine") as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 @pytest.fixture(scope="module")
 def clustered(engine_settings: Settings, cluster: ValkeyCluster) -> Settings:
-    addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.ports)
-    values = engine_settings.model_dump() | {
-        "redis_url": f"redis-cluster://{addresses}", "task_queue": "on-a-cluster", "host_lost_after_seconds": 8.0,
-    }  # fmt: skip
-    return Settings.model_validate(values)
+    changed = {"redis_url": cluster.url, "task_queue": "on-a-cluster", "host_lost_after_seconds": 8.0}
+    return Settings.model_validate(engine_settings.model_dump() | changed)
 
 
 @pytest.fixture(scope="module")
@@ -59,24 +46,11 @@ async def clustered_worker(clustered: Settings) -> AsyncIterator[None]:
 @pytest.fixture
 async def bench(clustered: Settings, stores: Stores, clustered_worker: None, tenant: str) -> AsyncIterator[Bench]:
     """Its host has the tenant's own login, as agents have."""
-    redis = connect_redis(clustered)
-    client = await connect_temporal(clustered, PlanLoader(stores.plans), stores.dispatch)
-    await redis.sadd(keys.TENANTS, tenant)
-    await HostStreams(redis, clustered.event_partitions).set_login(tenant, agent_password(SECRET, tenant))
-    options = HostOptions(
-        redis_url=agent_url(clustered.redis_url.get_secret_value(), SECRET, tenant),
-        tenant=tenant,
-        types=("synthetic",),
-        capabilities="*",
-        slots=8,
-        heartbeat_seconds=0.5,
-        grace_seconds=1.0,
-    )
-    bench = Bench(tenant, stores, TemporalLauncher(client, clustered), client, redis, clustered, options)
-    await bench.start_host(AgentHost(synthetic, options))
-    yield bench
-    await bench.stop()
-    await redis.aclose()
+    url = agent_url(clustered.redis_url.get_secret_value(), SECRET, tenant)
+    async with open_bench(clustered, stores, tenant, redis_url=url) as bench:
+        await HostStreams(bench.redis, clustered.event_partitions).set_login(tenant, agent_password(SECRET, tenant))
+        await bench.start_host()
+        yield bench
 
 
 async def test_an_execution_runs_end_to_end_and_its_facts_are_published(bench: Bench) -> None:

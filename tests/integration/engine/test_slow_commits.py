@@ -10,22 +10,17 @@ from uuid import UUID
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from redis.asyncio import Redis
 from temporalio.api.enums.v1 import EventType, WorkflowTaskFailedCause
 
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.embedded.valkey import ValkeyServer
 from engine.events.bridge import Bridge
-from engine.events.connection import connect as connect_redis
 from engine.postgres.cluster import ClusterUrls
 from engine.postgres.maintenance import PostgresMaintenanceStore
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
-from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import HostOptions
-from tests.integration.engine.bench import Bench, definition
+from tests.integration.engine.bench import Bench, definition, open_bench
 from worker import ROLES, build
 
 COMMIT_SECONDS: Final = 1.0
@@ -102,22 +97,14 @@ async def watched(
         jobs = await build(settings, ROLES, stack)
         [bridge] = made
         running = asyncio.create_task(run_together(jobs))
-        redis: Redis = connect_redis(settings)
-        stack.push_async_callback(redis.aclose)
-        client = await connect_temporal(settings)
-        await redis.sadd("orc:tenants", tenant)
-        options = HostOptions(
-            redis_url=url, tenant=tenant, types=("synthetic",), capabilities="*", slots=SLOTS, heartbeat_seconds=0.5,
-            grace_seconds=1.0,
-        )  # fmt: skip
-        bench = Bench(tenant, stores, TemporalLauncher(client, settings), client, redis, settings, options)
+        bench = await stack.enter_async_context(open_bench(settings, stores, tenant, slots=SLOTS))
         await bench.start_host()
         watched = Watched(bench, bridge)
         watcher = asyncio.create_task(watched.watch())
         yield watched
         await bench.stop()
         await end_all([watcher, running])
-        await redis.flushdb()
+        await bench.redis.flushdb()
 
 
 async def test_results_that_come_faster_than_commits_neither_fail_workflow_tasks_nor_pile_up_nor_get_lost(

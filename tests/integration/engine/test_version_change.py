@@ -22,16 +22,12 @@ import workflows.replay
 from engine.concurrency import end_all, run_together
 from engine.contracts.execution import ExecutionStatus
 from engine.errors import UnavailableError
-from engine.events.connection import connect as connect_redis
 from engine.postgres.executions import PostgresExecutionStore
 from engine.postgres.journal import PostgresJournal
 from engine.postgres.stores import Stores
 from engine.settings import Settings
-from engine.temporal.connection import connect as connect_temporal
 from engine.temporal.launcher import TemporalLauncher
-from orchestration_agent.host import AgentHost, HostOptions
-from orchestration_agent.synthetic import run as synthetic
-from tests.integration.engine.bench import DIAMOND, Bench, chain, definition, types
+from tests.integration.engine.bench import DIAMOND, Bench, chain, definition, open_bench, types
 from tests.integration.engine.version_b import LaterSupervisorWorkflow
 from workflows.supervisor import SupervisorWorkflow
 
@@ -148,26 +144,13 @@ async def drill(
     name = f"drill-{uuid.uuid4().hex[:12]}"
     values = {"task_queue": name, "worker_deployment_name": name, **getattr(request, "param", {})}
     settings = engine_settings.model_copy(update=values)
-    redis = connect_redis(settings)
-    client = await connect_temporal(settings)
-    await redis.sadd("orc:tenants", tenant)
-    options = HostOptions(
-        redis_url=settings.redis_url.get_secret_value(),
-        tenant=tenant,
-        types=("synthetic",),
-        capabilities="*",
-        slots=8,
-        heartbeat_seconds=0.5,
-        grace_seconds=1.0,
-    )
-    bench = Bench(tenant, stores, TemporalLauncher(client, settings), client, redis, settings, options)
-    drill = Drill(bench, monkeypatch)
-    await drill.start("a")
-    await bench.start_host(AgentHost(synthetic, options))
-    yield drill
-    await bench.stop()
-    await drill.close()
-    await redis.aclose()
+    async with open_bench(settings, stores, tenant) as bench:
+        drill = Drill(bench, monkeypatch)
+        await drill.start("a")
+        await bench.start_host()
+        yield drill
+        await bench.stop()
+        await drill.close()
 
 
 async def test_waiting_for_results(drill: Drill) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ class ValkeyCluster:
         self._directory = directory
         self._processes: list[asyncio.subprocess.Process] = []
         self.ports: list[int] = []
+
+    @property
+    def url(self) -> str:
+        return "redis-cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
 
     async def start(self) -> None:
         with ExitStack() as stack:
@@ -93,6 +98,16 @@ class ValkeyCluster:
             await _command(clients[0], "CLUSTER", "MEET", "127.0.0.1", port, bus_port)
         for client in clients:
             await eventually(partial(_is_whole, client), START_SECONDS)
+
+
+@asynccontextmanager
+async def running_cluster(directory: Path) -> AsyncIterator[ValkeyCluster]:
+    cluster = ValkeyCluster(directory)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
 
 
 async def _answers(client: Redis) -> bool:

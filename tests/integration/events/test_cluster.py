@@ -11,7 +11,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from engine.events import keys
 from engine.events.publisher import source_prefix
-from tests.integration.events.cluster import ValkeyCluster
+from tests.integration.events.cluster import ValkeyCluster, running_cluster
 
 TENANTS = [f"tenant-{n}" for n in range(12)]
 WORKFLOW, TRACE = str(uuid4()), str(uuid4())
@@ -19,12 +19,8 @@ WORKFLOW, TRACE = str(uuid4()), str(uuid4())
 
 @pytest.fixture(scope="module")
 async def cluster(server_directory: Path) -> AsyncIterator[ValkeyCluster]:
-    cluster = ValkeyCluster(server_directory / "cluster")
-    try:
-        await cluster.start()
+    async with running_cluster(server_directory / "cluster") as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 @pytest.fixture

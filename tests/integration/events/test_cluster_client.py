@@ -20,7 +20,7 @@ from engine.events.hosts import USER_PREFIX, HostStreams
 from engine.events.partitions import read_shares
 from engine.settings import Settings
 from tests.fakes.streams import eventually, until
-from tests.integration.events.cluster import ValkeyCluster
+from tests.integration.events.cluster import ValkeyCluster, running_cluster
 from tests.integration.events.crossing import PARTITIONS, Crossing, completed
 
 TENANTS = [f"tenant-{n}" for n in range(6)]
@@ -29,18 +29,13 @@ TENANTS = [f"tenant-{n}" for n in range(6)]
 
 @pytest.fixture(scope="module")
 async def cluster(server_directory: Path) -> AsyncIterator[ValkeyCluster]:
-    cluster = ValkeyCluster(server_directory / "cluster-client")
-    try:
-        await cluster.start()
+    async with running_cluster(server_directory / "cluster-client") as cluster:
         yield cluster
-    finally:
-        await cluster.stop()
 
 
 @pytest.fixture
 def settings(cluster: ValkeyCluster) -> Settings:
-    addresses = ",".join(f"127.0.0.1:{port}" for port in cluster.ports)
-    return Settings.model_validate({"redis_url": f"redis-cluster://{addresses}"})
+    return Settings.model_validate({"redis_url": cluster.url})
 
 
 @pytest.fixture
