@@ -71,6 +71,11 @@ def why_no_node() -> str | None:
     return None
 
 
+def node_lock() -> FileLock:
+    """Held by whoever has the machine's one node."""
+    return FileLock(cache() / "node.lock")
+
+
 class RealNode:
     """The node of one control plane. `code`: folders of Python modules that the agent image has besides the SDK."""
 
@@ -80,7 +85,7 @@ class RealNode:
     def __init__(self, control_plane: ControlPlane, code: tuple[Path, ...] = ()) -> None:
         self._control_plane = control_plane
         self._code = code
-        self._lock = FileLock(cache() / "node.lock")
+        self._lock = node_lock()
         self._folder = Path()
         self._process: ChildProcess | None = None
         self._relays: list[Relay] = []
